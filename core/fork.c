@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fork: the world is stopped at the edge of the runtime, and the child begins again with the calling G alone.
+ *
+ * Stopping: every M and every native thread is kept from entering the runtime (ATTN_STOP), and we wait until none is inside.
+ * Nobody is kept from running user code: libc's fork takes the locks of malloc and stdio itself, and whoever holds one must be able to
+ * let it go.  A G that was preempted inside libc might hold one and could not: fork waits for those first
+ * (pg_preempted_in_libc).
+ *
+ * Our handlers are the first that libc knows of, so prepare runs last, right before libc takes its locks, and child runs
+ * first.  In the child the runtime is as before the first pthread_create: the caller is the first thread, native; the
+ * other Gs are ghosts, whose nodes may still hang on condition variables; their memory stays.
+ */
+#include <linux/futex.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "arch.h"
+#include "core/netpoll.h"
+#include "core/pd.h"
+#include "core/proc.h"
+#include "core/say.h"
+#include "core/signal.h"
+
+extern _Atomic int pg_preempted_in_libc;
+extern struct pg_g *pg_sysmon_g;
+extern int pg_sysmon_tid;
+extern struct pg_g *pg_foreign_list(void);
+extern void pg_sema_forked(void), pg_signal_forked(void), pg_netpoll_drop(void), pg_stack_forked(void);
+unsigned pg_fork_gen; /* counts forks, for pthread_once */
+
+static _Atomic int forking;
+
+static bool inside(struct pg_g *g)
+{
+	return atomic_load(&g->rt) > 0 && atomic_load(&g->wait) != PG_W_PARKED;
+}
+
+static void one_inside(struct pg_g *g, void *arg)
+{
+	if (g->mode == PG_NATIVE && g != pg_self_ && atomic_load(&g->state) != PG_G_dead && inside(g))
+		*(bool *)arg = true;
+}
+
+static bool quiet(struct pg_m *mine)
+{
+	bool in = false;
+
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink) {
+		struct pg_g *g = *(struct pg_g *volatile *)&m->cur;
+		if (m == mine || m->tid == 0)
+			continue;
+		if (atomic_load(&g->rt) > 0)
+			return false;
+	}
+	if (pg_sysmon_g && pg_sysmon_g != pg_self_ && inside(pg_sysmon_g))
+		return false;
+	pg_foreach_g(one_inside, &in);
+	one_inside(&pg_main_g, &in);
+	return !in;
+}
+
+static void prepare(void)
+{
+	struct pg_g *g = pg_self();
+	int none = 0;
+
+	if (!atomic_load(&pg_started))
+		return;
+	/* One at a time, and nobody preempted in the middle of libc. */
+	for (;;) {
+		pg_rt_enter(g);
+		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1))
+			break;
+		none = 0;
+		pg_yield();
+		pg_rt_exit(g);
+	}
+	/* From here to parent or child we stay inside. */
+	struct pg_m *mine = g->mode == PG_GREEN ? g->m : NULL;
+	atomic_store(&pg_sched.stopped, 1);
+	for (;;) {
+		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+			if (m != mine)
+				atomic_fetch_or(&m->attn, PG_ATTN_STOP);
+		atomic_fetch_or(&pg_nullm.attn, PG_ATTN_STOP);
+		pg_membarrier();
+		if (quiet(mine))
+			break;
+		pg_sys(SYS_sched_yield);
+	}
+}
+
+static void start_world(void)
+{
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		atomic_fetch_and(&m->attn, ~(uint32_t)PG_ATTN_STOP);
+	atomic_fetch_and(&pg_nullm.attn, ~(uint32_t)PG_ATTN_STOP);
+	atomic_store(&pg_sched.stopped, 0);
+	pg_sys(SYS_futex, &pg_sched.stopped, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+static void parent(void)
+{
+	if (!atomic_load(&forking))
+		return;
+	start_world();
+	atomic_store(&forking, 0);
+	pg_rt_exit(pg_self());
+}
+
+static void make_ghost(struct pg_g *g, void *arg)
+{
+	if (g == arg)
+		return;
+	atomic_store(&g->state, PG_G_ghost);
+	atomic_store(&g->wait, PG_W_IDLE);
+	g->timer.idx = -1;
+}
+
+static void child(void)
+{
+	struct pg_g *g = pg_self();
+
+	pg_fork_gen++;
+	g->tid = (uint32_t)pg_sys(SYS_getpid);
+	if (!atomic_load(&forking))
+		return;
+	atomic_store(&pg_started, false);
+	g->mode = PG_NATIVE;
+	g->m = &pg_nullm;
+	g->oswired = 0;
+	g->timer.idx = -1;
+	atomic_store(&pg_nthreads, 1);
+	pg_foreach_g(make_ghost, g);
+	make_ghost(&pg_main_g, g);
+	memset(&pg_sched, 0, sizeof pg_sched);
+	atomic_store(&pg_nullm.attn, 0);
+	pg_nprocs = 1;
+	pg_sysmon_tid = 0;
+	pg_sysmon_g = NULL;
+	pg_sema_forked();
+	pg_signal_forked();
+	pg_netpoll_drop();
+	pg_netpoll_forked();
+	pg_stack_forked();
+	atomic_store(&forking, 0);
+	atomic_store(&pg_preempted_in_libc, 0);
+	pg_rt_exit(g);
+}
+
+extern int pg_real_atfork(void (*)(void), void (*)(void), void (*)(void));
+
+void pg_fork_register(void);
+void pg_fork_register(void)
+{
+	static _Atomic int done;
+
+	if (atomic_exchange(&done, 1) == 0)
+		pg_real_atfork(prepare, parent, child);
+}
+
+pid_t pg_fork(pid_t (*real)(void), bool handlers);
+pid_t pg_fork(pid_t (*real)(void), bool handlers)
+{
+	pid_t r;
+
+	pg_fork_register();
+	if (handlers)
+		return real();
+	prepare();
+	r = real();
+	if (r == 0)
+		child();
+	else
+		parent();
+	return r;
+}

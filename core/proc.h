@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the scheduler share among themselves: sched.c, runq.c, park.c, syscall.c, sysmon.c, timer.c, netpoll_epoll.c, fork.c. */
+#ifndef PG_PROC_H
+#define PG_PROC_H
+
+#include "core/g.h"
+#include "core/sched.h"
+
+/* What finish_prev does with the G just switched away from: m->prevop. */
+enum { PG_OP_NONE, PG_OP_PARK, PG_OP_YIELD, PG_OP_GLOBAL, PG_OP_EXIT };
+
+enum { PG_P_IDLE, PG_P_RUNNING };
+
+struct pg_glist {
+	struct pg_g *head, *tail;
+	int n;
+};
+
+/* The scheduler's shared state. */
+struct pg_sched {
+	struct pg_lock lock;          /* everything here that is not atomic; rank: below all others, taken last */
+	struct pg_m *midle;
+	struct pg_p *pidle;
+	_Atomic int npidle;
+	_Atomic int nmspinning;
+	struct pg_glist runq;
+	_Atomic int runqsize;
+	_Atomic(struct pg_m *) allm;  /* push-only list */
+	int mcount;
+	_Atomic int polling;          /* 1 while an M sleeps in the poller */
+	_Atomic int64_t polluntil;    /* until when, at the latest */
+	_Atomic int64_t lastpoll;     /* when the poller was last asked */
+	_Atomic int pollwaiters;      /* Gs that wait in the poller */
+	_Atomic uint32_t sysmonwait;  /* sysmon sleeps on its note */
+	struct pg_note sysmonnote;
+	_Atomic uint32_t stopped;     /* the world is stopped: futex word, see fork.c */
+};
+extern struct pg_sched pg_sched;
+
+/* runq.c */
+void pg_runqput(struct pg_p *p, struct pg_g *g, bool next); /* owner of p only */
+struct pg_g *pg_runqget(struct pg_p *p);                    /* owner of p only */
+struct pg_g *pg_runqsteal(struct pg_p *p, struct pg_p *victim, bool stealnext);
+bool pg_runqempty(struct pg_p *p);
+void pg_globput(struct pg_g *g);               /* takes the sched lock */
+void pg_globputlist(struct pg_glist *l);       /* takes the sched lock */
+struct pg_g *pg_globget(struct pg_p *p, int max); /* sched lock held; the rest goes to p's queue */
+
+/* sched.c */
+void pg_ready(struct pg_g *g);                 /* g: claimed by pg_wake, or new */
+bool pg_claim(struct pg_g *g, enum pg_why why, bool *won);
+void pg_wakep(void);                           /* an M more, if there is an idle P and nobody looks for work already */
+void pg_injectlist(struct pg_glist *l);        /* makes all of them runnable */
+void pg_switchaway(struct pg_g *g, unsigned op);
+void pg_handoffp(struct pg_p *p);              /* p belongs to nobody: an M for it, or idle */
+void pg_releasep(struct pg_m *m);
+struct pg_p *pg_pidleget(void);                /* sched lock held */
+void pg_acquirep(struct pg_m *m, struct pg_p *p);
+long pg_membarrier(void);
+extern bool pg_have_membarrier;
+void pg_m_syncsignals(struct pg_m *m, struct pg_g *g); /* signal.c: mask and alternate stack of g onto m */
+void pg_signal_gstart(struct pg_g *g); /* a thread begins, ends to live with its mask */
+void pg_signal_gend(struct pg_g *g);
+void pg_chaos(struct pg_g *g);
+
+/* timer.c */
+void pg_timer_add(struct pg_p *p, struct pg_g *g, int64_t when);
+void pg_timer_del(struct pg_g *g);
+int pg_timers_run(struct pg_p *p, int64_t now); /* wakes what is due; how many */
+int64_t pg_timers_next(void);                   /* earliest over all Ps */
+
+/* netpoll_epoll.c, netpoll.c */
+int pg_netpoll_init(void);
+void pg_netpoll(int64_t until, struct pg_glist *l); /* Gs that became ready; sleeps until (0: not at all) */
+void pg_netpoll_break(void);
+void pg_netpoll_audit(int64_t now);
+
+/* sysmon.c */
+void pg_sysmon_start(void);
+void pg_sysmon_wake(void);
+bool pg_retake(struct pg_m *m, struct pg_p *p);
+
+/* thread memory: tls.c, stack.c */
+int pg_tls_init(void);
+void *pg_tls_new(void *tcb);                       /* raw TLS block of a g0: no dtv */
+size_t pg_tls_size(void);
+size_t pg_tcb_size(void);
+void pg_tls_setself(void *tcb, struct pg_g *g);
+void pg_allg_add(struct pg_g *g);
+void pg_tls_wired(struct pg_g *g);                 /* tells the kernel what it keeps per thread about g */
+void *pg_mmap_alloc(size_t n);                     /* runtime memory, never freed, zeroed; NULL */
+
+#endif

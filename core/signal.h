@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Signals of Gs.  Kernel handlers are ours (pg_sigtramp), the program's actions are kept in a table.  Masks are per G; an M has
+ * the mask of the G it runs.  A thread-directed signal is queued on its G and never goes through the kernel.
+ */
+#ifndef PG_SIGNAL_H
+#define PG_SIGNAL_H
+
+#include "core/g.h"
+
+#define PG_SIG_KICK 32 /* glibc keeps it for its own cancellation, which we replace: nobody can block or catch it */
+
+static inline uint64_t pg_sigbit(int sig) { return 1ull << (sig - 1); }
+
+/* sigaction(2) as the program sees it; 0 or -errno. */
+struct sigaction;
+int pg_sigaction(int sig, const struct sigaction *act, struct sigaction *old);
+/* rt_sigprocmask of the calling G; 0 or -errno.  Delivers what it unblocked before it returns. */
+int pg_sigprocmask(int how, const uint64_t *set, uint64_t *old);
+/* Thread-directed signal to a G: queued, delivered when it runs in user code with the signal unblocked; a parked G wakes with -EINTR.
+ * 0 or -errno (EAGAIN: queue full). */
+int pg_gkill(struct pg_g *g, int sig, const siginfo_t *info);
+/* Makes a G notice g->pending soon: wakes it if parked, signals its M if it runs.  Used by cancellation. */
+void pg_interrupt(struct pg_g *g);
+/* Waits until a signal handler has run with the mask `set`; always returns -EINTR.  Blocks: the G. sigsuspend, pause. */
+int pg_sigsuspend(uint64_t set);
+/* Takes a pending signal of set; its number or -EAGAIN on timeout, -EINTR.  Blocks: the G and its M. */
+int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline);
+/* Pending for the calling thread. */
+uint64_t pg_sigpending(void);
+int pg_sigaltstack(const stack_t *ss, stack_t *old);
+/* A longjmp restored this mask in the kernel. */
+void pg_sigmask_restored(uint64_t mask);
+/* Runs the handlers of what is pending for the calling G and unblocked; acts on an asynchronous cancellation.  rt == 0. */
+void pg_deliver(struct pg_g *g);
+/* For the constructor and a fork in the child. */
+void pg_signal_init(void);
+void pg_signal_started(void);
+
+#endif

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The watcher: a real thread of libc's, which never holds a P.
+ *
+ * Every tick it looks at each P that an M holds.  Where nothing has been switched since the last look and others wait:
+ *   - the G has announced a system call, and it is still the same one: the P is retaken;
+ *   - the kernel says that the thread sleeps (a raw syscall instruction, a futex inside libc): the P is retaken as well;
+ *   - otherwise the G computes: after its time slice it is asked to yield, by signal.
+ * It polls when nobody has for long, runs timers that are overdue, and audits descriptors that have been waited for very long.
+ * A tick is 20 us while it finds something to do, growing to 10 ms; with all Ps idle for a while it sleeps on
+ * its note until an M takes a P again (sysmonwait, set before the last look at the Ps).
+ * It also is where process-directed signals go which no running G takes (signal.c).
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch.h"
+#include "core/knobs.h"
+#include "core/proc.h"
+#include "core/say.h"
+#include "core/signal.h"
+#include "core/syscall.h"
+#include "core/thread.h"
+
+enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, AUDIT = 200000000 };
+
+static struct pg_g sysmon_g;
+struct pg_g *pg_sysmon_g; /* set while it runs */
+static struct pg_note started;
+int pg_sysmon_tid;
+
+extern void pg_tls_learn_res(void);
+extern int pg_real_pthread_create(unsigned long *t, const void *attr, void *(*fn)(void *), void *arg);
+
+/* Does the kernel say that this thread sleeps? */
+static bool asleep(int tid)
+{
+	char path[48] = "/proc/self/task/", buf[256], *s = path + 16;
+	char digits[12];
+	int n = 0, fd;
+	long r;
+
+	if (tid <= 0)
+		return false;
+	for (; tid; tid /= 10)
+		digits[n++] = (char)('0' + tid % 10);
+	while (n)
+		*s++ = digits[--n];
+	for (const char *t = "/stat"; *t; t++)
+		*s++ = *t;
+	*s = 0;
+	fd = (int)pg_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	r = pg_sys(SYS_read, fd, buf, sizeof buf - 1);
+	pg_sys(SYS_close, fd);
+	if (r <= 0)
+		return false;
+	/* "tid (name) S ...": the name may hold anything, so from the right. */
+	for (long i = r - 1; i > 0; i--)
+		if (buf[i] == ')')
+			return i + 2 < r && (buf[i + 2] == 'S' || buf[i + 2] == 'D');
+	return false;
+}
+
+/* True: something was done. */
+static bool look(struct pg_p *p, int64_t now, int64_t slice)
+{
+	struct pg_m *m = atomic_load(&p->m);
+	uint32_t sw, insys;
+	struct pg_g *g;
+	bool work;
+
+	if (m == NULL || atomic_load(&p->status) != PG_P_RUNNING)
+		return false;
+	sw = atomic_load(&m->switches);
+	g = *(struct pg_g *volatile *)&m->cur;
+	if (sw != m->sm_switches || g == &m->g0) {
+		m->sm_switches = sw;
+		m->sm_insys = atomic_load(&g->insys);
+		m->sm_since = now;
+		return false;
+	}
+	insys = atomic_load(&g->insys);
+	if (insys & 1 && insys != m->sm_insys) {
+		m->sm_insys = insys;
+		return false;
+	}
+	work = !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
+	       (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling));
+	if (!work)
+		return false;
+	if (insys & 1) {
+		/* Seen twice in the same call. */
+		if (atomic_load(&g->rt) == 0 && pg_retake(m, p)) {
+			pg_handoffp(p);
+			return true;
+		}
+		return false;
+	}
+	if (now - m->sm_since < (slice ? slice : TICK_MAX) || atomic_load(&g->rt) != 0)
+		return false;
+	if (now - m->sm_since >= TICK_MAX / 2 && asleep(m->tid)) {
+		if (pg_retake(m, p)) {
+			pg_handoffp(p);
+			return true;
+		}
+		return false;
+	}
+	if (slice == 0)
+		return false;
+	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
+	pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK);
+	return true;
+}
+
+static void trace_line(int64_t now, int64_t start)
+{
+	int idle = 0, ms = 0, total = 0;
+
+	for (int i = 0; i < pg_nprocs; i++) {
+		uint32_t h = atomic_load(&pg_allp[i].runqhead), t = atomic_load(&pg_allp[i].runqtail);
+		total += (int)(t - h);
+	}
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		ms++;
+	idle = atomic_load(&pg_sched.npidle);
+	pg_say("SCHED %ldms: procs=%d idleprocs=%d threads=%d spinning=%d runqueue=%d local=%d waiters=%d gs=%d",
+	       (long)((now - start) / 1000000), pg_nprocs, idle, ms, atomic_load(&pg_sched.nmspinning),
+	       atomic_load(&pg_sched.runqsize), total, atomic_load(&pg_sched.pollwaiters), atomic_load(&pg_nthreads));
+}
+
+static void nap(int64_t ns)
+{
+	struct timespec ts = {ns / 1000000000, ns % 1000000000};
+
+	pg_sys(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL);
+}
+
+static void *sysmon(void *arg)
+{
+	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
+	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
+	int quiet = 0, idle = 0;
+
+	(void)arg;
+	pg_self_ = pg_sysmon_g = &sysmon_g;
+	pg_tls_learn_res();
+	pg_sysmon_tid = (int)pg_sys(SYS_gettid);
+	pg_sys(SYS_prctl, 15 /* PR_SET_NAME */, "pgreen-sysmon");
+	pg_signal_started();
+	pg_notewakeup(&started);
+	start = lasttrace = lastaudit = pg_now();
+	for (;;) {
+		bool did = false, busy = false;
+
+		nap(tick);
+		now = pg_now();
+		pg_rt_enter(&sysmon_g);
+		for (int i = 0; i < pg_nprocs; i++) {
+			struct pg_p *p = &pg_allp[i];
+			if (atomic_load(&p->m))
+				busy = true;
+			did |= look(p, now, slice);
+		}
+		if (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling) &&
+		    now - atomic_load(&pg_sched.lastpoll) > POLL_LATE) {
+			struct pg_glist l = {0};
+			pg_netpoll(0, &l);
+			if (l.n) {
+				pg_injectlist(&l);
+				did = true;
+			}
+		}
+		if (pg_timers_next() + 1000000 < now) {
+			for (int i = 0; i < pg_nprocs; i++)
+				if (atomic_load(&pg_allp[i].timer0) <= now)
+					pg_timers_run(&pg_allp[i], now);
+			pg_wakep();
+		}
+		if (now - lastaudit > AUDIT) {
+			lastaudit = now;
+			pg_netpoll_audit(now);
+		}
+		pg_rt_exit(&sysmon_g);
+		if (pg_knobs.schedtrace && now - lasttrace >= pg_knobs.schedtrace * 1000000) {
+			lasttrace = now;
+			trace_line(now, start);
+		}
+		if (did)
+			quiet = 0, tick = TICK_MIN;
+		else if (++quiet > 50 && (tick *= 2) > tickmax)
+			tick = tickmax;
+		idle = busy ? 0 : idle + 1;
+		if (idle > IDLE_TICKS && !pg_knobs.schedtrace) {
+			pg_noteclear(&pg_sched.sysmonnote);
+			atomic_store(&pg_sched.sysmonwait, 1);
+			busy = false;
+			for (int i = 0; i < pg_nprocs; i++)
+				busy |= atomic_load(&pg_allp[i].m) != NULL;
+			/* Once a second all the same: the audit. */
+			if (!busy)
+				pg_notetsleep(&pg_sched.sysmonnote, pg_now() + 1000000000);
+			atomic_store(&pg_sched.sysmonwait, 0);
+			idle = 0;
+			tick = tickmax;
+		}
+	}
+	return NULL;
+}
+
+void pg_sysmon_wake(void)
+{
+	uint32_t one = 1;
+
+	if (atomic_compare_exchange_strong(&pg_sched.sysmonwait, &one, 0))
+		pg_notewakeup(&pg_sched.sysmonnote);
+}
+
+void pg_sysmon_start(void)
+{
+	unsigned long t;
+	uint64_t all = ~0ull, old;
+	int r;
+
+	sysmon_g.m = &pg_nullm;
+	sysmon_g.mode = PG_NATIVE;
+	sysmon_g.timer.idx = -1;
+	sysmon_g.magic = PG_MAGIC;
+	pg_noteclear(&started);
+	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
+	r = pg_real_pthread_create(&t, NULL, sysmon, NULL);
+	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
+	if (r)
+		pg_say("no watcher thread (error %d): blocking calls may hold others up", r);
+	else
+		pg_notesleep(&started);
+}

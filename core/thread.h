@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* The memory of a thread: stack, TCB, static TLS, struct g; and the identity that glibc expects to find there. */
+#ifndef PG_THREAD_H
+#define PG_THREAD_H
+
+#include "core/g.h"
+
+/*
+ * A G with stack and TLS, not yet runnable.  stack: usable bytes (0: the default); ustack: a stack of the program's
+ * (its lowest address), or NULL.  NULL with errno-style *err when memory is out.  Calls malloc through ld.so: not under rt.
+ */
+struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err);
+/* Gives the memory of a dead G back.  rt > 0. */
+void pg_gfree(struct pg_g *g);
+/* What a new G does first and last in its own context. */
+void pg_tls_thread_start(struct pg_g *g);
+void pg_tls_thread_end(struct pg_g *g);
+/* After dlopen: gives modules with static TLS their image in every G. */
+void pg_tls_dlopened(void);
+
+static inline unsigned long pg_g2pthread(struct pg_g *g) { return (unsigned long)g->tcb; }
+/* The G of a pthread_t, NULL if it is none that we know. */
+struct pg_g *pg_pthread2g(unsigned long t);
+
+size_t pg_default_stack(void);
+/* Bytes of TCB, static TLS and struct g that lie on a stack. */
+size_t pg_stack_overhead(void);
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The bodies of all rows of calls.def that only announce: the real call between entersyscall and exitsyscall.
+ *
+ * kind: [c][ann|long][r|v].  c: a cancellation point; long: the P is handed off at once; r: made again
+ * after an EINTR that no handler of the program without SA_RESTART accounts for; v: returns nothing.
+ */
+#include "shim/io.h"
+
+#define ENTER(cancels, enter)											\
+	struct pg_g *pg_g_ = pg_self_;										\
+	if (pg_likely(pg_g_ != NULL)) {										\
+		if (cancels)											\
+			pg_cancel_enter(pg_g_);									\
+		enter(pg_g_);											\
+	}
+
+#define LEAVE(cancels)												\
+	if (pg_likely(pg_g_ != NULL)) {										\
+		if (cancels)											\
+			pg_cancel_leave(pg_g_);									\
+		pg_exitsyscall(pg_g_);										\
+	}
+
+#define ONCE(cancels, enter, ret, name, params, args)								\
+	PG_EXPORT ret name params										\
+	{													\
+		ENTER(cancels, enter)										\
+		ret pg_r_ = PG_REAL(name) args;									\
+		LEAVE(cancels)											\
+		return pg_r_;											\
+	}
+
+#define VOID(cancels, enter, name, params, args)								\
+	PG_EXPORT void name params										\
+	{													\
+		ENTER(cancels, enter)										\
+		PG_REAL(name) args;										\
+		LEAVE(cancels)											\
+	}
+
+#define AGAIN(cancels, enter, ret, name, params, args)								\
+	PG_EXPORT ret name params										\
+	{													\
+		return PG_ANNOUNCED_(pg_self_, true, cancels, enter, PG_REAL(name) args);			\
+	}
+
+#define GEN_own(ret, name, params, args)
+#define GEN_ann(ret, name, params, args) ONCE(0, pg_entersyscall, ret, name, params, args)
+#define GEN_annr(ret, name, params, args) AGAIN(0, pg_entersyscall, ret, name, params, args)
+#define GEN_annv(ret, name, params, args) VOID(0, pg_entersyscall, name, params, args)
+#define GEN_cann(ret, name, params, args) ONCE(1, pg_entersyscall, ret, name, params, args)
+#define GEN_cannr(ret, name, params, args) AGAIN(1, pg_entersyscall, ret, name, params, args)
+#define GEN_long(ret, name, params, args) ONCE(0, pg_io_enterlong, ret, name, params, args)
+#define GEN_longr(ret, name, params, args) AGAIN(0, pg_io_enterlong, ret, name, params, args)
+#define GEN_clong(ret, name, params, args) ONCE(1, pg_io_enterlong, ret, name, params, args)
+#define GEN_clongr(ret, name, params, args) AGAIN(1, pg_io_enterlong, ret, name, params, args)
+
+#define C(kind, family, version, ret, name, params, args) GEN_##kind(ret, name, params, args)
+#include "shim/calls.def"
+#undef C

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * longjmp in its four names, and abort: the two calls by which libc changes a mask or an action behind core's back.
+ */
+#include "arch.h"
+#include "core/signal.h"
+#include "shim/process.h"
+#include "shim/shim.h"
+#include "shim/sigset.h"
+
+void __longjmp_chk(struct __jmp_buf_tag env[1], int val) __attribute__((noreturn)); /* no header declares it */
+
+/*
+ * libc's abort unblocks SIGABRT in the kernel and raises it there, then takes our handler away and raises it again.
+ * The first time must find a G whose own mask agrees, or the program's handler would be put off instead of run.
+ */
+PG_EXPORT void abort(void)
+{
+	uint64_t set = pg_sigbit(SIGABRT);
+
+	if (!pg_sig_direct())
+		pg_sigprocmask(SIG_UNBLOCK, &set, NULL);
+	PG_REAL(abort)();
+	__builtin_unreachable();
+}
+
+/* The old kind of cleanup handler, between this frame and the one jumped to, runs on the way; as in glibc. */
+static void run_cleanups(struct pg_g *g, const struct __jmp_buf_tag *env)
+{
+	uintptr_t from = (uintptr_t)__builtin_frame_address(0);
+	uintptr_t to = pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]);
+	struct _pthread_cleanup_buffer *b;
+
+	while ((b = g->cleanup_old) != NULL && (uintptr_t)b > from && (uintptr_t)b < to) {
+		g->cleanup_old = b->__prev;
+		b->__routine(b->__arg);
+	}
+}
+
+/*
+ * What libc shall jump to.  A mask kept in env is restored here, through core, and libc gets a copy that has none: it
+ * would tell only the kernel, and on an M that may by then run with another G's mask.
+ */
+static inline struct __jmp_buf_tag *prepare_jump(struct __jmp_buf_tag *env, struct __jmp_buf_tag *copy)
+{
+	struct pg_g *g = pg_self_;
+	uint64_t mask;
+
+	if (pg_sig_direct())
+		return env;
+	if (g != NULL && pg_unlikely(g->cleanup_old != NULL))
+		run_cleanups(g, env);
+	if (!env->__mask_was_saved)
+		return env;
+	mask = pg_set_get(&env->__saved_mask) & ~PG_SIGS_UNBLOCKABLE;
+	pg_sigprocmask(SIG_SETMASK, &mask, NULL);
+	*copy = *env;
+	copy->__mask_was_saved = 0;
+	return copy;
+}
+
+#define JUMP(name)                                                                                                     \
+	PG_EXPORT void name(struct __jmp_buf_tag env[1], int val)                                                      \
+	{                                                                                                              \
+		struct __jmp_buf_tag copy;                                                                             \
+		PG_REAL(name)(prepare_jump(env, &copy), val);                                                          \
+		__builtin_unreachable();                                                                               \
+	}
+
+JUMP(longjmp)
+JUMP(_longjmp)
+JUMP(siglongjmp)
+JUMP(__longjmp_chk) /* libc's check, which allows going up only from the alternate stack, is libc's still */

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending signals, and timers that send them to one thread.
+ *
+ * A signal for a G is queued by core and delivered on that G; it never goes through the kernel, which knows only Ms.  A
+ * native G is its OS thread, so what it sends itself goes through the kernel.  A signal for the process goes through the
+ * kernel, and core finds a G for it when it arrives, except where it must have arrived before the call returns.
+ */
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "arch.h"
+#include "core/thread.h"
+#include "shim/process.h"
+#include "shim/shim.h"
+#include "shim/sigset.h"
+#include "shim/thread.h"
+
+static bool started(void)
+{
+	return atomic_load_explicit(&pg_started, memory_order_relaxed);
+}
+
+static void fill_info(siginfo_t *si, int sig, int code, const union sigval *value)
+{
+	memset(si, 0, sizeof *si);
+	si->si_signo = sig;
+	si->si_code = code;
+	si->si_pid = (pid_t)pg_sys0(SYS_getpid);
+	si->si_uid = (uid_t)pg_sys0(SYS_getuid);
+	if (value != NULL)
+		si->si_value = *value;
+}
+
+/* To the OS thread we are on, which is all there is of a native G.  0 or -errno. */
+static int send_native_self(int sig, const siginfo_t *si)
+{
+	long pid = pg_sys0(SYS_getpid), tid = pg_sys0(SYS_gettid);
+
+	if (si->si_code == SI_QUEUE)
+		return (int)pg_sys(SYS_rt_tgsigqueueinfo, pid, tid, sig, si);
+	return (int)pg_sys3(SYS_tgkill, pid, tid, sig);
+}
+
+/* The calling G receives it before this returns, unless it is blocked.  0 or -errno. */
+static int send_self(struct pg_g *g, int sig, const siginfo_t *si)
+{
+	int r;
+
+	if (!pg_is_green())
+		return send_native_self(sig, si);
+	pg_rt_enter(g);
+	r = pg_gkill(g, sig, si);
+	pg_rt_exit(g);
+	return r;
+}
+
+static bool ended(struct pg_g *g)
+{
+	return atomic_load(&g->dead) != 0 || atomic_load(&g->life) == PG_LIFE_EXITED;
+}
+
+/* 0 or -errno; ESRCH is not for a thread that has ended but not been joined: its id is still valid. */
+static int send_to(struct pg_g *g, int sig, const siginfo_t *si)
+{
+	struct pg_g *self = pg_self();
+	int r;
+
+	if (sig < 0 || sig >= NSIG || pg_sig_hidden(sig))
+		return -EINVAL;
+	if (sig == 0 || (g != self && ended(g)))
+		return 0;
+	if (sig == SIGKILL || sig == SIGSTOP)
+		return (int)pg_sys3(SYS_kill, pg_sys0(SYS_getpid), sig, 0);
+	if (g == self)
+		return send_self(g, sig, si);
+	pg_rt_enter(self);
+	r = pg_gkill(g, sig, si);
+	pg_rt_exit(self);
+	return r;
+}
+
+/* Differs: a thread that libc and not pgreen made, and that has not called us yet, is not found. */
+PG_EXPORT int pthread_kill(pthread_t t, int sig)
+{
+	struct pg_g *g;
+	siginfo_t si;
+
+	if (pg_sig_hidden(sig))
+		return EINVAL;
+	if (pg_passthrough() || !started())
+		return PG_REAL(pthread_kill)(t, sig);
+	fill_info(&si, sig, SI_TKILL, NULL);
+	if (t == (pthread_t)pg_arch_tp() && !pg_is_green())
+		return -send_native_self(sig, &si);
+	g = pg_pthread2g(t);
+	return g == NULL ? ESRCH : -send_to(g, sig, &si);
+}
+
+PG_EXPORT int pthread_sigqueue(pthread_t t, int sig, const union sigval value)
+{
+	struct pg_g *g;
+	siginfo_t si;
+
+	if (pg_sig_hidden(sig))
+		return EINVAL;
+	if (pg_passthrough() || !started())
+		return PG_REAL(pthread_sigqueue)(t, sig, value);
+	fill_info(&si, sig, SI_QUEUE, &value);
+	if (t == (pthread_t)pg_arch_tp() && !pg_is_green())
+		return -send_native_self(sig, &si);
+	g = pg_pthread2g(t);
+	return g == NULL || ended(g) ? ESRCH : -send_to(g, sig, &si);
+}
+
+PG_EXPORT int raise(int sig)
+{
+	siginfo_t si;
+
+	fill_info(&si, sig, SI_TKILL, NULL);
+	if (!pg_is_green())
+		return (int)pg_ret(pg_sig_hidden(sig) ? -EINVAL : send_native_self(sig, &si));
+	return (int)pg_ret(send_to(pg_self_, sig, &si));
+}
+int gsignal(int sig) PG_ALIAS(raise);
+
+static bool alive(struct pg_g *g)
+{
+	uint32_t s = atomic_load_explicit(&g->state, memory_order_relaxed);
+
+	return s == PG_G_runnable || s == PG_G_running || s == PG_G_waiting;
+}
+
+struct by_tid {
+	uint32_t tid;
+	struct pg_g *g;
+};
+
+static void match_tid(struct pg_g *g, void *arg)
+{
+	struct by_tid *b = arg;
+
+	if (g->tid == b->tid && alive(g))
+		b->g = g;
+}
+
+struct pg_g *pg_tid2g(pid_t tid)
+{
+	struct pg_g *self = pg_self();
+	struct by_tid b = { .tid = (uint32_t)tid };
+
+	if (self->tid == b.tid)
+		return self;
+	if (pg_main_g.tid == b.tid)
+		return &pg_main_g;
+	pg_rt_enter(self);
+	pg_foreach_g(match_tid, &b);
+	pg_rt_exit(self);
+	return b.g;
+}
+
+int pg_tgkill(pid_t tgid, pid_t tid, int sig, const siginfo_t *info)
+{
+	struct pg_g *g = NULL;
+
+	if (started() && !pg_sig_direct() && tid > 0 &&
+	    (tgid == -1 || tgid == (pid_t)pg_sys0(SYS_getpid)))
+		g = pg_tid2g(tid);
+	if (g != NULL) {
+		if (g == pg_self() && !pg_is_green())
+			return sig == 0 ? 0 : send_native_self(sig, info);
+		return send_to(g, sig, info);
+	}
+	if (info->si_code != SI_TKILL)
+		return (int)pg_sys(SYS_rt_tgsigqueueinfo, tgid, tid, sig, info);
+	if (tgid == -1)
+		return (int)pg_sys3(SYS_tkill, tid, sig, 0);
+	return (int)pg_sys3(SYS_tgkill, tgid, tid, sig);
+}
+
+PG_EXPORT int tgkill(pid_t tgid, pid_t tid, int sig)
+{
+	siginfo_t si;
+
+	if (tgid <= 0)
+		return (int)pg_ret(-EINVAL);
+	fill_info(&si, sig, SI_TKILL, NULL);
+	return (int)pg_ret(pg_tgkill(tgid, tid, sig, &si));
+}
+
+struct acceptors {
+	struct pg_g *self;
+	uint64_t bit;
+	bool found;
+};
+
+static void look_acceptor(struct pg_g *g, void *arg)
+{
+	struct acceptors *a = arg;
+
+	if (g != a->self && alive(g) &&
+	    ((g->sigmask & a->bit) == 0 || atomic_load_explicit(&g->sigwaiting, memory_order_relaxed) & a->bit))
+		a->found = true;
+}
+
+/*
+ * A signal for the whole process that only the caller accepts must have been delivered when kill returns, and Linux
+ * prefers the first thread.  In these two cases it need not go through the kernel, which may give it to another M.
+ */
+static bool for_caller(struct pg_g *g, pid_t pid, int sig)
+{
+	struct acceptors a = { .self = g };
+	struct sigaction act;
+
+	if (!pg_sig_valid(sig) || pid != (pid_t)pg_sys0(SYS_getpid))
+		return false;
+	a.bit = pg_sigbit(sig);
+	if ((g->sigmask & a.bit) != 0 || pg_sigaction(sig, NULL, &act) != 0 ||
+	    act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
+		return false;
+	if (g == &pg_main_g)
+		return true;
+	look_acceptor(&pg_main_g, &a);
+	pg_rt_enter(g);
+	pg_foreach_g(look_acceptor, &a);
+	pg_rt_exit(g);
+	return !a.found;
+}
+
+PG_EXPORT int kill(pid_t pid, int sig)
+{
+	struct pg_g *g = pg_self_;
+	siginfo_t si;
+	int r;
+
+	if (!pg_is_green())
+		return PG_REAL(kill)(pid, sig);
+	if (for_caller(g, pid, sig)) {
+		fill_info(&si, sig, SI_USER, NULL);
+		return (int)pg_ret(send_self(g, sig, &si));
+	}
+	r = PG_REAL(kill)(pid, sig);
+	pg_rt_enter(g);
+	pg_rt_exit(g);
+	return r;
+}
+
+PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
+{
+	struct pg_g *g = pg_self_;
+	siginfo_t si;
+	int r;
+
+	if (!pg_is_green())
+		return PG_REAL(sigqueue)(pid, sig, value);
+	if (for_caller(g, pid, sig)) {
+		fill_info(&si, sig, SI_QUEUE, &value);
+		return (int)pg_ret(send_self(g, sig, &si));
+	}
+	r = PG_REAL(sigqueue)(pid, sig, value);
+	pg_rt_enter(g);
+	pg_rt_exit(g);
+	return r;
+}
+
+/* ---- timers that signal one thread ---- */
+
+/* A timer's signal for one thread is the kernel's to deliver, so that thread must have an OS thread: the caller is wired.
+ * Differs: naming another green thread is EINVAL. */
+PG_EXPORT int timer_create(clockid_t clock, struct sigevent *ev, timer_t *id)
+{
+	struct pg_g *self = pg_self_, *g;
+	struct sigevent copy;
+
+	if (ev == NULL || ev->sigev_notify != SIGEV_THREAD_ID || self == NULL || pg_sig_direct() || !started())
+		return PG_REAL(timer_create)(clock, ev, id);
+	g = pg_tid2g(ev->_sigev_un._tid);
+	if (g == NULL)
+		return PG_REAL(timer_create)(clock, ev, id);
+	if (g != self)
+		return (int)pg_ret(-EINVAL);
+	pg_shim_wire(self);
+	copy = *ev;
+	copy._sigev_un._tid = (pid_t)pg_sys0(SYS_gettid);
+	return PG_REAL(timer_create)(clock, &copy, id);
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Threads: creation, the first and the last frame, join and detach, names.  The memory is core/thread.h's, the running core/sched.h's.
+ *
+ * g->life and g->dead, by which a thread's end meets its joiner:
+ *   JOINABLE  -> DETACHED by pthread_detach, -> EXITED by the scheduler once the G has left its stack
+ *   DETACHED  the scheduler frees the G
+ *   EXITED    then dead = 1, then the scheduler wakes g->joiner; who sees dead == 1 and holds g->joiner frees the G
+ * g->joiner: NULL -> a joiner (-> NULL by it when it gives up), NULL -> the G itself by pthread_detach, for good.
+ */
+#include "shim/thread.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "arch.h"
+
+extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
+
+_Atomic bool pg_fellback;
+
+/* What only an OS thread of its own can have; mapped by the creator, applied and unmapped by the new thread. */
+struct startup {
+	bool pinned, rt;
+	int policy, prio;
+	cpu_set_t cpus;
+};
+
+static void (*call_tls_dtors)(void);
+
+bool pg_thread_ready(void)
+{
+	if (pg_likely(atomic_load_explicit(&pg_started, memory_order_relaxed)))
+		return true;
+	if (pg_passthrough())
+		return false;
+	if (call_tls_dtors == NULL) {
+		void *p = dlsym(RTLD_NEXT, "__call_tls_dtors");
+		memcpy(&call_tls_dtors, &p, sizeof p);
+	}
+	pg_sched_remember();
+	if (pg_start() == 0)
+		return true;
+	atomic_store(&pg_fellback, true);
+	return false;
+}
+
+/* ---- the frame at the bottom of every green thread's stack ---- */
+
+static void apply(struct pg_g *g)
+{
+	struct startup *s = g->exit_tail;
+
+	g->exit_tail = NULL;
+	if (s->rt)
+		pg_sched_rt_self(g, s->policy, s->prio);
+	if (s->pinned)
+		pg_sched_pin_self(g, sizeof s->cpus, &s->cpus);
+	pg_sys(SYS_munmap, s, sizeof *s);
+}
+
+void pg_thread_main(struct pg_g *g)
+{
+	struct _pthread_cleanup_buffer none = { .__prev = NULL };
+	__pthread_unwind_buf_t bottom;
+
+	pg_tls_thread_start(g);
+	/* The TCB may be second-hand: what its former thread left on the chain of old-style handlers goes. */
+	_pthread_cleanup_pop(&none, 0);
+	if (pg_unlikely(g->exit_tail != NULL))
+		apply(g);
+	if (__sigsetjmp_cancel(bottom.__cancel_jmp_buf, 0) == 0) {
+		__pthread_register_cancel(&bottom);
+		bottom.__pad[0] = NULL;
+		g->exit_buf = &bottom;
+		if (g->fn)
+			g->result = g->fn(g->arg);
+		else
+			g->result = (void *)(intptr_t)g->fn_c11(g->arg);
+	}
+	pg_thread_end(pg_self());
+}
+
+void pg_thread_end(struct pg_g *g)
+{
+	g->exiting = 1;
+	if (call_tls_dtors)
+		call_tls_dtors();
+	if (pg_unlikely(g->tsd_used || g == &pg_main_g))
+		pg_keys_end(g);
+	/* The last one out ends the process, and still is a thread while it does: exit runs the program's handlers. */
+	if (atomic_fetch_sub(&pg_nthreads, 1) <= 1)
+		exit(0);
+	pg_tls_thread_end(g);
+	pg_rt_enter(g);
+	pg_gexit(g);
+}
+
+/* ---- creation ---- */
+
+static int need_os_thread(struct pg_g *g, const struct pg_attr *a)
+{
+	bool narrow = false, rt = a->sched && pg_sched_rt(a->policy);
+	struct startup *s;
+	long p;
+	int err;
+
+	if (rt) {
+		err = pg_sched_may(a->policy, a->prio);
+		if (err)
+			return err;
+	}
+	if (a->pinned) {
+		err = pg_sched_maypin(&a->cpus, &narrow);
+		if (err)
+			return err;
+	}
+	if (!rt && !narrow)
+		return 0;
+	p = pg_sys(SYS_mmap, 0, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p < 0 && p > -4096)
+		return EAGAIN;
+	s = (struct startup *)p;
+	s->rt = rt;
+	s->policy = a->policy;
+	s->prio = a->prio;
+	s->pinned = narrow;
+	s->cpus = a->cpus;
+	g->exit_tail = s;
+	return 0;
+}
+
+static void fresh(struct pg_g *g, struct pg_g *creator, const struct pg_attr *a)
+{
+	g->result = NULL;
+	g->dead = 0;
+	g->joiner = NULL;
+	g->life = a->detached ? PG_LIFE_DETACHED : PG_LIFE_JOINABLE;
+	g->cancel_state = PTHREAD_CANCEL_ENABLE;
+	g->cancel_type = PTHREAD_CANCEL_DEFERRED;
+	g->cancelled = 0;
+	g->cancel_point = 0;
+	g->exiting = 0;
+	g->exit_buf = NULL;
+	g->exit_tail = NULL;
+	g->once = NULL;
+	g->tsd_used = false;
+	g->policy = a->sched ? a->policy : creator->policy;
+	g->prio = a->sched ? a->prio : creator->prio;
+	g->sigmask = a->masked ? a->sigmask : creator->sigmask;
+	memcpy(g->name, creator->name, sizeof g->name);
+}
+
+int pg_thread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), int (*fn_c11)(void *), void *arg)
+{
+	struct pg_g *self = pg_self(), *g;
+	struct pg_attr a;
+	int err = pg_attr_read(attr, &a);
+
+	if (err)
+		return err;
+	g = pg_newg(a.stack, a.guard, a.ustack, &err);
+	if (g == NULL)
+		return err == ENOMEM || err == 0 ? EAGAIN : err < 0 ? -err : err;
+	fresh(g, self, &a);
+	g->fn = fn;
+	g->fn_c11 = fn_c11;
+	g->arg = arg;
+	if (pg_unlikely(a.sched || a.pinned)) {
+		err = need_os_thread(g, &a);
+		if (err) {
+			pg_rt_enter(self);
+			pg_gfree(g);
+			pg_rt_exit(self);
+			return err;
+		}
+	}
+	*t = pg_g2pthread(g);
+	atomic_fetch_add(&pg_nthreads, 1);
+	pg_newproc(g);
+	return 0;
+}
+
+/* Differs: RLIMIT_NPROC is not consulted; a CPU set narrower than the process's or a real-time policy gives an OS thread. */
+PG_EXPORT int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	if (!pg_thread_ready())
+		return PG_REAL(pthread_create)(t, attr, fn, arg);
+	return pg_thread_create(t, attr, fn, NULL, arg);
+}
+
+/* ---- join and detach ---- */
+
+/* The G of a pthread_t that ends through us, or NULL. */
+static struct pg_g *ours(pthread_t t)
+{
+	struct pg_g *g = pg_passthrough() ? NULL : pg_pthread2g(t);
+
+	return g && pg_is_ours(g) ? g : NULL;
+}
+
+static void leave(struct pg_g *g, struct pg_g *self)
+{
+	struct pg_g *me = self;
+
+	atomic_compare_exchange_strong(&g->joiner, &me, NULL);
+}
+
+/* Waits for the end of g.  0, ETIMEDOUT.  A cancelled joiner leaves g joinable. */
+static int await_end(struct pg_g *g, struct pg_g *self, int64_t deadline)
+{
+	while (!atomic_load(&g->dead)) {
+		unsigned why;
+
+		if (pg_cancel_wanted(self)) {
+			leave(g, self);
+			pg_testcancel();
+		}
+		pg_rt_enter(self);
+		pg_wait_prepare(self);
+		if (atomic_load(&g->dead) || pg_cancel_wanted(self)) {
+			pg_wait_abort(self);
+			pg_rt_exit(self);
+			continue;
+		}
+		why = pg_park(self, deadline, PG_WAIT_join);
+		pg_rt_exit(self);
+		if ((why & PG_WHY_TIMEOUT) && !atomic_load(&g->dead))
+			return ETIMEDOUT;
+	}
+	return 0;
+}
+
+static int join(struct pg_g *g, void **result, int64_t deadline)
+{
+	struct pg_g *self = pg_self(), *none = NULL;
+	void *r;
+	int err;
+
+	if (atomic_load(&g->life) == PG_LIFE_DETACHED)
+		return EINVAL;
+	if ((g == self || (atomic_load(&self->joiner) == g && !g->cancelled && !g->exiting)) && !pg_cancel_wanted(self))
+		return EDEADLK;
+	if (!atomic_compare_exchange_strong(&g->joiner, &none, self))
+		return EINVAL;
+	err = await_end(g, self, deadline);
+	if (err) {
+		leave(g, self);
+		return err;
+	}
+	r = g->result;
+	pg_rt_enter(self);
+	pg_gfree(g);
+	pg_rt_exit(self);
+	if (result)
+		*result = r;
+	return 0;
+}
+
+/* Blocks: until t has ended.  Cancel: yes; t stays joinable.
+ * Differs: a second joiner and a mutual join are refused as documented; glibc 2.36 misses both. */
+PG_EXPORT int pthread_join(pthread_t t, void **result)
+{
+	struct pg_g *g = ours(t);
+
+	return g ? join(g, result, PG_FOREVER) : PG_REAL(pthread_join)(t, result);
+}
+
+PG_EXPORT int pthread_tryjoin_np(pthread_t t, void **result)
+{
+	struct pg_g *g = ours(t);
+
+	if (g == NULL)
+		return PG_REAL(pthread_tryjoin_np)(t, result);
+	return atomic_load(&g->dead) ? join(g, result, PG_FOREVER) : EBUSY;
+}
+
+static int timedjoin(struct pg_g *g, void **result, clockid_t clock, const struct timespec *ts)
+{
+	if (ts == NULL)
+		return join(g, result, PG_FOREVER);
+	/* A thread that has ended is joined whatever the time says. */
+	if (pg_timespec_bad(ts) && !atomic_load(&g->dead))
+		return EINVAL;
+	return join(g, result, pg_timespec_bad(ts) ? PG_FOREVER : pg_deadline_abs(clock, ts));
+}
+
+/* Blocks: until t has ended, or the time.  Cancel: yes; t stays joinable. */
+PG_EXPORT int pthread_timedjoin_np(pthread_t t, void **result, const struct timespec *ts)
+{
+	struct pg_g *g = ours(t);
+
+	return g ? timedjoin(g, result, CLOCK_REALTIME, ts) : PG_REAL(pthread_timedjoin_np)(t, result, ts);
+}
+
+/* Blocks: until t has ended, or the time.  Cancel: yes; t stays joinable. */
+PG_EXPORT int pthread_clockjoin_np(pthread_t t, void **result, clockid_t clock, const struct timespec *ts)
+{
+	struct pg_g *g = ours(t);
+
+	if (g == NULL)
+		return PG_REAL(pthread_clockjoin_np)(t, result, clock, ts);
+	if (clock != CLOCK_REALTIME && clock != CLOCK_MONOTONIC)
+		return EINVAL;
+	return timedjoin(g, result, clock, ts);
+}
+
+PG_EXPORT int pthread_detach(pthread_t t)
+{
+	struct pg_g *g = ours(t), *self, *none = NULL;
+	uint32_t joinable = PG_LIFE_JOINABLE;
+
+	if (g == NULL)
+		return PG_REAL(pthread_detach)(t);
+	if (atomic_load(&g->life) == PG_LIFE_DETACHED)
+		return EINVAL;
+	if (!atomic_compare_exchange_strong(&g->joiner, &none, g))
+		return none == g ? EINVAL : 0; /* somebody joins it: as glibc, no error and no effect */
+	if (atomic_compare_exchange_strong(&g->life, &joinable, PG_LIFE_DETACHED))
+		return 0;
+	/* It has ended, or is leaving its stack this moment. */
+	while (!atomic_load(&g->dead))
+		pg_yield();
+	self = pg_self();
+	pg_rt_enter(self);
+	pg_gfree(g);
+	pg_rt_exit(self);
+	return 0;
+}
+
+/* ---- identity ---- */
+
+/* The name of the process's first OS thread, through /proc: this may be called on any OS thread. */
+static int proc_comm(int flags, char *buf, size_t n)
+{
+	long fd = pg_sys(SYS_openat, AT_FDCWD, "/proc/self/comm", flags | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return (int)-fd;
+	r = flags == O_RDONLY ? pg_sys(SYS_read, fd, buf, n) : pg_sys(SYS_write, fd, buf, n);
+	pg_sys(SYS_close, fd);
+	if (r < 0)
+		return (int)-r;
+	if (flags == O_RDONLY)
+		buf[r > 0 && buf[r - 1] == '\n' ? r - 1 : r] = '\0';
+	return 0;
+}
+
+/* Differs: the kernel, and so ps and /proc, learn only the first thread's name. */
+PG_EXPORT int pthread_setname_np(pthread_t t, const char *name)
+{
+	struct pg_g *g = ours(t);
+	char buf[PG_NAME_MAX];
+	size_t n;
+
+	if (g == NULL || !atomic_load(&pg_started))
+		return PG_REAL(pthread_setname_np)(t, name);
+	n = strnlen(name, PG_NAME_MAX);
+	if (n >= PG_NAME_MAX)
+		return ERANGE;
+	memset(buf, 0, sizeof buf);
+	memcpy(buf, name, n);
+	memcpy(g->name, buf, sizeof buf);
+	return g == &pg_main_g ? proc_comm(O_WRONLY, buf, n) : 0;
+}
+
+PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
+{
+	struct pg_g *g = ours(t);
+
+	if (g == NULL || !atomic_load(&pg_started))
+		return PG_REAL(pthread_getname_np)(t, buf, n);
+	if (n < PG_NAME_MAX)
+		return ERANGE;
+	if (g != &pg_main_g && g->name[0] != '\0') {
+		memcpy(buf, g->name, PG_NAME_MAX);
+		return 0;
+	}
+	return proc_comm(O_RDONLY, buf, PG_NAME_MAX);
+}
+
+/* Differs: a green thread has no clock of its own in the kernel; it gets the process's. */
+PG_EXPORT int pthread_getcpuclockid(pthread_t t, clockid_t *clock)
+{
+	if (ours(t) == NULL || !atomic_load(&pg_started))
+		return PG_REAL(pthread_getcpuclockid)(t, clock);
+	*clock = CLOCK_PROCESS_CPUTIME_ID;
+	return 0;
+}
+
+PG_EXPORT pid_t gettid(void)
+{
+	struct pg_g *g = pg_self_;
+
+	if (g == NULL || !atomic_load_explicit(&pg_started, memory_order_relaxed) || g->tid == 0 || !pg_is_ours(g))
+		return PG_REAL(gettid)();
+	return (pid_t)g->tid;
+}
