@@ -155,10 +155,10 @@ $(LOCKS:%=$(B)/core-%.a): $(B)/core-%.a: $(CORE_OBJ) $(B)/obj/core/lock_%.o $(B)
 	$(Q)rm -f $@ && ar rcs $@ $(filter %.o,$^)
 
 define unit_rule
-$(B)/unit-$(1)/%: $(B)/obj/tests/unit/%.o $(B)/obj/tests/unit/support.o $(B)/core-$(1).a | $$(UNIT_MOD)
+$(B)/unit-$(1)/%: $(B)/obj/tests/unit/%.o $(B)/obj/tests/unit/support.o $(B)/core-$(1).a | $(UNIT_MOD)
 	$$(call say,LINK,$$@)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) -pthread -o $$@ $$(filter-out $$(UNIT_MOD),$$^) -lcmocka
+	$$(Q)$$(CC) $$(CFLAGS) $$(LDFLAGS) -pthread -o $$@ $$^ -lcmocka
 endef
 $(foreach l,$(LOCKS),$(eval $(call unit_rule,$(l))))
 

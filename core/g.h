@@ -174,6 +174,7 @@ struct pg_m {
 	uint32_t sm_switches, sm_insys;
 	int64_t sm_since;
 	_Atomic uint32_t skips;     /* preemptions put off in a row */
+	_Atomic uint32_t kicked;    /* a kick is on its way: signal 32 queues, one at a time is enough */
 };
 
 #define PG_RUNQ 256

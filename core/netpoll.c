@@ -14,6 +14,10 @@
  * More Gs for the same direction queue up (under the lock).  While the queue is not empty somebody holds the word (WAIT, G) or
  * a wake-up is under way: whoever leaves the word, or has used readiness and may have left some (the baton), wakes the
  * next in the queue, which starts from the top.
+ *
+ * With several Gs, one may have tried in vain before an edge that another then used up without taking all there was; so once a
+ * direction has had a second G (shared, set before that G can use an edge), every G asks poll(2) between WAIT and parking.
+ *
  * Gs in poll(2) hang on a list of their own per pd; every edge wakes them all, and they look for themselves.
  *
  * A pd of a closed descriptor gets a new generation: waiters of the old one return -EBADF, edges of the old one are ignored.
@@ -334,6 +338,13 @@ static unsigned wait_queued(struct pg_g *g, struct pg_pd *pd, struct pg_side *s,
 	return taken ? PG_WHY_READY : why;
 }
 
+static bool ready_now(int fd, int mode)
+{
+	struct pollfd pf = {fd, mode == PG_READ ? POLLIN : POLLOUT, 0};
+
+	return pg_sys(SYS_poll, &pf, 1, 0) != 0;
+}
+
 int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 {
 	struct pg_g *g = pg_self();
@@ -355,6 +366,10 @@ int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 		return r;
 	}
 	s = &pd->side[mode];
+	struct pg_g *none = NULL;
+	if (!atomic_load_explicit(&s->shared, memory_order_relaxed) &&
+	    !atomic_compare_exchange_strong(&s->user, &none, g) && none != g)
+		atomic_store(&s->shared, true);
 	v = atomic_load(&s->word);
 	for (;;) {
 		if (v == READY) {
@@ -377,7 +392,11 @@ int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 		atomic_fetch_add(&pg_sched.pollwaiters, 1);
 		atomic_store_explicit(&s->epoch, atomic_load(&epoch), memory_order_relaxed);
 		pg_wait_prepare(g);
-		if (atomic_load(&pd->gen) == gen) {
+		if (atomic_load(&s->shared) && ready_now(fd, mode)) {
+			pg_wait_abort(g);
+			ready = true;
+			why = PG_WHY_READY;
+		} else if (atomic_load(&pd->gen) == gen) {
 			why = pg_park_commit(g, commit, s, deadline, mode == PG_READ ? PG_WAIT_netread : PG_WAIT_netwrite);
 		} else {
 			pg_wait_abort(g);
@@ -550,6 +569,8 @@ void pg_fd_forget(int fd)
 			pg_pd_edge(pd, mode, NULL);
 		if (atomic_load(&s->nqueued))
 			wake_queued(pd, s, true, NULL);
+		atomic_store(&s->user, NULL);
+		atomic_store(&s->shared, false);
 	}
 	pg_pd_pollers(pd, NULL);
 	pg_rt_exit(g);

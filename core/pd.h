@@ -13,6 +13,8 @@ struct pg_side {
 	_Atomic uintptr_t word;    /* NIL, READY, WAIT, G: see netpoll.c */
 	_Atomic int nqueued;
 	_Atomic uint32_t epoch;    /* audit count when the wait began */
+	_Atomic(struct pg_g *) user; /* the first G that waited */
+	_Atomic bool shared;       /* others have, too; sticky until the descriptor is closed */
 	struct pg_waiter *queue, *queuetail; /* under the lock */
 };
 

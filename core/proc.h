@@ -61,6 +61,7 @@ extern bool pg_have_membarrier;
 void pg_m_syncsignals(struct pg_m *m, struct pg_g *g); /* signal.c: mask and alternate stack of g onto m */
 void pg_signal_gstart(struct pg_g *g); /* a thread begins, ends to live with its mask */
 void pg_signal_gend(struct pg_g *g);
+void pg_kick(struct pg_m *m);          /* signal 32 to this M */
 void pg_chaos(struct pg_g *g);
 
 /* timer.c */

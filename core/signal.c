@@ -16,7 +16,7 @@
  * nobody wants it.  For that, live Gs are counted by mask (classes): only a few different masks exist in a program.
  *
  * Signal 32 (the kick) makes an M look at its G: deliver, cancel, yield; at an OS thread's duty in pg_allthreads_syscall; at its own mask.
- * It is never blocked but by pg_sigwait, which waits for it too.
+ * It is blocked only while it is handled and by pg_sigwait, which waits for it too.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -116,6 +116,12 @@ static void sigq_put(struct pg_sigq *q)
 
 /* ---- masks ---- */
 
+void pg_kick(struct pg_m *m)
+{
+	if (m->tid && atomic_exchange(&m->kicked, 1) == 0 && pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK) < 0)
+		atomic_store(&m->kicked, 0);
+}
+
 static void recompute_accept(void)
 {
 	uint64_t a = 0;
@@ -138,7 +144,7 @@ static void recompute_accept(void)
 	/* Nobody may take it any more when the call that blocked it returns. */
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
 		if (m->tid && m->cur == &m->g0)
-			pg_sys(SYS_tgkill, pid, m->tid, PG_SIG_KICK);
+			pg_kick(m);
 	while ((int32_t)(atomic_load(&accept_applied) - gen) < 0)
 		pg_sys(SYS_sched_yield);
 }
@@ -408,20 +414,17 @@ void pg_deliver(struct pg_g *g)
 void pg_interrupt(struct pg_g *g)
 {
 	struct pg_m *m;
-	int tid = 0;
 
 	atomic_thread_fence(memory_order_seq_cst);
 	if (pg_wake(g, PG_WHY_SIGNAL) || g == pg_self_)
 		return;
-	if (g->mode == PG_NATIVE) {
-		tid = g->wiredm ? g->wiredm->tid : (int)g->tid;
-	} else {
-		m = *(struct pg_m *volatile *)&g->m;
-		if (m && *(struct pg_g *volatile *)&m->cur == g)
-			tid = m->tid;
+	if (g->mode == PG_NATIVE && g->wiredm == NULL) {
+		pg_sys(SYS_tgkill, getpid(), g->tid, PG_SIG_KICK);
+		return;
 	}
-	if (tid)
-		pg_sys(SYS_tgkill, getpid(), tid, PG_SIG_KICK);
+	m = g->mode == PG_NATIVE ? g->wiredm : *(struct pg_m *volatile *)&g->m;
+	if (m && m != &pg_nullm && (g->mode == PG_NATIVE || *(struct pg_g *volatile *)&m->cur == g))
+		pg_kick(m);
 }
 
 int pg_gkill(struct pg_g *g, int sig, const siginfo_t *info)
@@ -588,6 +591,10 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	(void)info;
 	if (g == NULL)
 		return;
+	if (g->m != &pg_nullm)
+		atomic_store(&g->m->kicked, 0);
+	else if (g->wiredm)
+		atomic_store(&g->wiredm->kicked, 0);
 	do_cmd(g);
 	if (g == sysmon) {
 		do {
@@ -626,6 +633,9 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 			return;
 		}
 		atomic_store(&g->m->skips, 0);
+		/* This M goes on with others: it must be open to kicks again. */
+		uint64_t mask = g->sigmask;
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
 		rt_lower(g);
 		pg_rt_enter(g);
 		if (libc)
@@ -876,7 +886,7 @@ void pg_signal_init(void)
 /* On sysmon. */
 void pg_signal_started(void)
 {
-	struct ksigaction k = {(void *)kick, SA_SIGINFO | SA_RESTART | SA_NODEFER | PG_SA_RESTORER, pg_arch_restorer, 0};
+	struct ksigaction k = {(void *)kick, SA_SIGINFO | SA_RESTART | PG_SA_RESTORER, pg_arch_restorer, 0};
 	uint64_t m;
 
 	sysmon = pg_self_;

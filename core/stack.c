@@ -203,7 +203,7 @@ struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err)
 		total = round_page((stack ? stack : pg_default_stack()) + pg_stack_overhead() + 12288) + (guard = round_page(guard));
 	if (ustack)
 		guard = 0;
-	if (total < stack || total > (size_t)1 << 46) {
+	if ((!ustack && total < stack) || total > (size_t)1 << 46) {
 		*err = EAGAIN;
 		return NULL;
 	}

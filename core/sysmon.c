@@ -114,7 +114,7 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 	if (slice == 0)
 		return false;
 	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
-	pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK);
+	pg_kick(m);
 	return true;
 }
 

@@ -25,7 +25,7 @@
 #include "core/sema.h"
 #include "shim/thread.h"
 
-/* Grows by 4 in the child of each fork, before it runs anything of the program: pthread_once keeps two bits below it. */
+/* core/fork.c: another number in the child of each fork, before it runs anything of the program. */
 extern unsigned pg_fork_gen;
 
 struct pg_mutex {

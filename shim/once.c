@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * pthread_once, with glibc's values: 0 not yet, pg_fork_gen | 1 in progress, 2 done.
+ * pthread_once, with glibc's values: 0 not yet, pg_fork_gen << 2 | 1 in progress, 2 done.
  *
  * One that was in progress in another thread when the process forked will never be finished: its generation is not
  * that of the child, where the next caller begins again.  The routine runs in a frame (pg_arch_guarded) which tells
@@ -51,7 +51,7 @@ static int __attribute__((noinline)) once_slow(pthread_once_t *once, void (*fn)(
 
 	PG_SYNC_SELF(g, PG_REAL(pthread_once)(once, fn));
 	for (;;) {
-		uint32_t v = atomic_load_explicit(word, memory_order_acquire), mark = pg_fork_gen | PROGRESS;
+		uint32_t v = atomic_load_explicit(word, memory_order_acquire), mark = pg_fork_gen << 2 | PROGRESS;
 
 		if (v & DONE)
 			return 0;

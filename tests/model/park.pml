@@ -5,8 +5,8 @@
  * Models      core/park.c: pg_wait_prepare, pg_wait_abort, pg_park, pg_wake; the part of core/sched.c
  *             that runs after a switch (m->prev, m->prevop) and commits the park.
  * Command     tests/model/run quick park
- * Size        quick @1@ states (one wait, all three sources at once) and 4,619,184 (two waits, two sources,
- *             the yielding G), @2@ and 6 s; all (two waits, three sources) 13,534,408 states, 15 s
+ * Size        quick 1,828,458 states (one wait, all three sources at once) and 4,619,184 (two waits, two sources,
+ *             the yielding G), 3 and 6 s; all (two waits, three sources) 13,534,408 states, 15 s
  *
  * One G (0) waits twice; a second G (1) yields, so that the next context after a switch is sometimes a
  * G, sometimes g0. Two Ms.  Three sources, in each round any non-empty set of them: a resource (finds

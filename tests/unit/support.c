@@ -56,6 +56,19 @@ void pg_unwind_hook(void)
 {
 }
 
+/* vfork in switch.S refers to these. */
+void pg_vfork_before(void);
+pid_t pg_vfork_after(long raw);
+
+void pg_vfork_before(void)
+{
+}
+
+pid_t pg_vfork_after(long raw)
+{
+	return (pid_t)raw;
+}
+
 static void init_native(struct pg_g *g, uint32_t tid)
 {
 	g->magic = PG_MAGIC;
@@ -347,7 +360,7 @@ static void run_job(void **state)
 		dup2(fd[1], 2);
 		close(fd[0]);
 		close(fd[1]);
-		setenv("PGREEN_TEST_SEED", seed, 1);
+		setenv("UNIT_SEED", seed, 1);
 		if (j->procs)
 			setenv("PGREEN_MAXPROCS", procs, 1);
 		execl("/proc/self/exe", self_path, "--child", index, (char *)NULL);
@@ -396,7 +409,7 @@ int unit_main(int argc, char **argv, const struct unit_test *tests, unsigned n)
 	static struct CMUnitTest list[MAXTESTS];
 	static struct job jobs[MAXTESTS];
 	static const int procs[] = {1, 2, 8};
-	const char *seed = getenv("PGREEN_TEST_SEED"), *slash;
+	const char *seed = getenv("UNIT_SEED"), *slash;
 	size_t k = 0;
 
 	all = tests;

@@ -5,7 +5,7 @@
  * which it prints every G, M and P.
  *
  *	build/unit-futex/test_sema [PATTERN]    tests whose name holds PATTERN
- *	PGREEN_TEST_SEED=N                      the seed of random schedules; it is printed first
+ *	UNIT_SEED=N                      the seed of random schedules; it is printed first
  *
  * Only the thread that runs the test may assert; workers record what they see.
  */
