@@ -5,7 +5,8 @@
  * The kernel knows OS threads; the program knows Gs.  Every handler of the program is entered through pg_sigtramp, which finds out
  * whom the signal is for:
  *   - a fault of the running code: the current G, at once;
- *   - otherwise the current G, if it has the signal unblocked: at once if it is in user code (rt == 0), else it is queued on the G
+ *   - otherwise the main G, if it has the signal unblocked, as the kernel prefers the first thread;
+ *   - else the current G, if it has the signal unblocked: at once if it is in user code (rt == 0), else it is queued on the G
  *     and delivered when it leaves the runtime;
  *   - on a g0, on sysmon, or if the current G blocks it: some G that has it unblocked, woken if parked; if there is none it
  *     waits in procq until a G unblocks it or waits for it.
@@ -505,6 +506,12 @@ static void route(int sig, siginfo_t *info)
 	atomic_fetch_or(&procpend, pg_sigbit(sig));
 }
 
+static bool main_takes(int sig)
+{
+	return pg_main_g.sigclass >= 0 && !(pg_main_g.sigmask & pg_sigbit(sig)) && atomic_load(&pg_main_g.state) != PG_G_dead &&
+	       atomic_load(&pg_main_g.state) != PG_G_ghost && !pg_main_g.exiting;
+}
+
 static void sigtramp(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
@@ -519,6 +526,11 @@ static void sigtramp(int sig, siginfo_t *info, void *ctx)
 			rt_raise(g);
 			route(sig, info);
 			rt_lower(g);
+			return;
+		}
+		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
+		if (g != &pg_main_g && info->si_code != SI_TKILL && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig)) {
+			pg_gkill(&pg_main_g, sig, info);
 			return;
 		}
 		if (rt > 0) {

@@ -2,12 +2,13 @@
 /*
  * Barriers.  Needs from below: pg_sema_wait and pg_sema_wake.
  *
- * The state is one word: arrivals of this round (low) and the number of the round (high).  Each arrival adds one; the last one
- * of a round sets the arrivals to 0 and the round one further in the same swap, so that nobody is counted twice, and wakes
- * those who sleep on the round.
+ * The state is one word: arrivals of this round (low) and the number of the round (high).  Each arrival
+ * adds one; the last one of a round sets the arrivals to 0 and the round one further in the same swap,
+ * so that nobody is counted twice, and wakes those who sleep on the round.
  *
- * inside counts the threads in pthread_barrier_wait; leaving is a thread's last access.  pthread_barrier_destroy adds DESTROY and
- * waits until that is all; the thread that leaves last wakes it, by address.
+ * inside counts the threads in pthread_barrier_wait; leaving is a thread's last access.
+ * pthread_barrier_destroy adds DESTROY and waits until that is all; the thread that leaves last wakes
+ * it, by address.
  */
 #include "shim/objects.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * C11 threads: the POSIX functions with other results.  libc's own call its pthread functions directly, past the shim.
- * The objects are the same; mtx_init, mtx_destroy and cnd_init only write into them and are libc's.
+ * C11 threads: the POSIX functions with other results.  libc's own call its pthread functions directly,
+ * past the shim. The objects are the same; mtx_init, mtx_destroy and cnd_init only write into them and
+ * are libc's.
  */
 #include "shim/objects.h"
 

@@ -1,25 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Condition variables: a first-in first-out queue of waiters inside the object.  Needs from below: pg_park, pg_wake, pg_lock.
+ * Condition variables: a first-in first-out queue of waiters inside the object.  Needs from below:
+ * pg_park, pg_wake, pg_lock.
  *
  * A waiter is a node on its own stack, and its state says who has taken it:
- *   QUEUED     on the queue.                  -> SIGNALLED by a signaller, -> LEAVING by the waiter (time-out, signal, cancellation)
+ *   QUEUED     on the queue.  -> SIGNALLED by a signaller, -> LEAVING by the waiter (time-out, signal, cancellation)
  *   SIGNALLED  taken off by a signaller; the node may vanish at once. The waiter never touches the object again.
  *   LEAVING    still on the queue; the waiter takes it off under the lock. A signaller passes it over.
- * Both leave QUEUED by compare-and-swap, so a signal goes to exactly one waiter, which reports success even if its time was over as
- * well; one that has given up takes no signal with it.
+ * Both leave QUEUED by compare-and-swap, so a signal goes to exactly one waiter, which reports success
+ * even if its time was over as well; one that has given up takes no signal with it.
  *
- * A waiter prepares its wait and then looks at its state; a signaller changes the state and then wakes: one of the two
- * sees the other.  A spurious wake-up leaves the node where it is, so a waiter keeps its place in the queue.
+ * A waiter prepares its wait and then looks at its state; a signaller changes the state and then wakes:
+ * one of the two sees the other.  A spurious wake-up leaves the node where it is, so a waiter keeps its
+ * place in the queue.
  *
- * Signal handlers run after the node has left the queue and before the mutex is locked again, and the wait then returns 0: a
- * handler that jumps away leaves nothing behind.  A cancellation is acted upon with the mutex locked.
+ * Signal handlers run after the node has left the queue and before the mutex is locked again, and the
+ * wait then returns 0: a handler that jumps away leaves nothing behind.  A cancellation is acted upon
+ * with the mutex locked.
  *
- * A broadcast takes all waiters that were there when it began, some at a time, and makes them runnable; they come to the
- * mutex's queue by themselves.  Rejected: moving nodes to that queue.  A switch costs as much as the move, the
- * mutex may be any kind, and a waiter on the wrong queue would need a second way out for each of time-out, signal and fork.
+ * A broadcast takes all waiters that were there when it began, some at a time, and makes them runnable;
+ * they come to the mutex's queue by themselves.  Rejected: moving nodes to that queue.  A switch costs
+ * as much as the move, the mutex may be any kind, and a waiter on the wrong queue would need a second
+ * way out for each of time-out, signal and fork.
  *
- * The last access of a signaller is the unlock, before it wakes anybody.  Destroying waits for those who are LEAVING.
+ * The last access of a signaller is the unlock, before it wakes anybody.  Destroying waits for those who
+ * are LEAVING.
  */
 #include "shim/objects.h"
 
@@ -117,15 +122,12 @@ static int pop(struct pg_cond *c, struct pg_g **batch, int max, const uint32_t *
 	return n;
 }
 
-static void signal_some(struct pg_g *self, struct pg_cond *c, bool all)
+static void __attribute__((noinline)) signal_some(struct pg_g *self, struct pg_cond *c, bool all)
 {
 	struct pg_g *batch[BATCH];
 	bool begun = false, more;
 	uint32_t limit = 0;
 
-	/* A waiter that the caller knows of was queued before it released the mutex. */
-	if (first(c) == NULL)
-		return;
 	pg_rt_enter(self);
 	do {
 		int n;
@@ -144,8 +146,9 @@ static void signal_some(struct pg_g *self, struct pg_cond *c, bool all)
 	pg_rt_exit(self);
 }
 
-/* Parks until signalled (0), interrupted (EINTR) or late (ETIMEDOUT); in the latter two cases w is off the queue. rt > 0. */
-static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w, clockid_t clock, const struct timespec *ts)
+/* Parks until signalled (0), interrupted (EINTR) or late (ETIMEDOUT); after the latter two w is off the queue.  rt > 0. */
+static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w, clockid_t clock,
+		       const struct timespec *ts)
 {
 	int64_t deadline = pg_until(clock, ts);
 
@@ -169,7 +172,8 @@ static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w,
 	}
 }
 
-static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, clockid_t clock, const struct timespec *ts)
+static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, clockid_t clock,
+			const struct timespec *ts)
 {
 	struct pg_condwait w = { .g = g };
 	uint32_t type;
@@ -181,12 +185,14 @@ static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, c
 	pg_rt_enter(g);
 	enqueue(c, &w);
 	err = pg_mutex_unlock(g, m);
-	if (err == 0)
+	if (err == 0) {
 		r = wait_queued(g, c, &w, clock, ts);
-	else if (leave(c, &w))
+	} else if (leave(c, &w)) {
 		r = EINTR;
-	else
-		signal_some(g, c, false), r = EINTR; /* it was for somebody who really waits */
+	} else {
+		signal_some(g, c, false); /* it was for somebody who really waits */
+		r = EINTR;
+	}
 	pg_rt_exit(g);
 	if (err == 0)
 		err = pg_mutex_lock(g, m);
@@ -210,7 +216,8 @@ static int real_wait(struct pg_cond *c, struct pg_mutex *m, clockid_t clock, con
  * Of another process as well.  libc unlocks the mutex itself, which it can't do with one of ours: then each wait is
  * short and returns as if woken for no reason.
  */
-static int wait_shared(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, clockid_t clock, const struct timespec *ts)
+static int wait_shared(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, clockid_t clock,
+		       const struct timespec *ts)
 {
 	int64_t deadline;
 	int r;
@@ -262,7 +269,8 @@ PG_EXPORT int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mute
 	return wait_any(cond, mutex, c->flags & MONOTONIC ? CLOCK_MONOTONIC : CLOCK_REALTIME, ts);
 }
 
-PG_EXPORT int pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *mutex, clockid_t clock, const struct timespec *ts)
+PG_EXPORT int pthread_cond_clockwait(pthread_cond_t *cond, pthread_mutex_t *mutex, clockid_t clock,
+				     const struct timespec *ts)
 {
 	if (pg_timespec_bad(ts) || pg_clock_bad(clock))
 		return EINVAL;
@@ -276,7 +284,9 @@ PG_EXPORT int pthread_cond_signal(pthread_cond_t *cond)
 	PG_SYNC_SELF(g, PG_REAL(pthread_cond_signal)(cond));
 	if (pg_unlikely(c->flags & SHARED))
 		return PG_REAL(pthread_cond_signal)(cond);
-	signal_some(g, c, false);
+	/* A waiter that the caller knows of was queued before it released the mutex. */
+	if (first(c) != NULL)
+		signal_some(g, c, false);
 	return 0;
 }
 
@@ -287,7 +297,9 @@ PG_EXPORT int pthread_cond_broadcast(pthread_cond_t *cond)
 	PG_SYNC_SELF(g, PG_REAL(pthread_cond_broadcast)(cond));
 	if (pg_unlikely(c->flags & SHARED))
 		return PG_REAL(pthread_cond_broadcast)(cond);
-	signal_some(g, c, true);
+	/* A waiter that the caller knows of was queued before it released the mutex. */
+	if (first(c) != NULL)
+		signal_some(g, c, true);
 	return 0;
 }
 

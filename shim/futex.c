@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * syscall(): programs and libraries call the kernel by number for what libc has no function for, futexes most of all.
+ * syscall(): programs and libraries call the kernel by number for what libc has no function for, futexes
+ * most of all.
  *
- * A private futex is a wait of a G on the runtime's own queues, of native Gs too: who waits and who wakes may differ in kind.
- * Shared ones, the PI operations and everything else that may block are announced.  What names a thread by number, belongs to a
- * thread, or changes what the runtime keeps account of goes to the function of the shim that knows; what the kernel keeps
- * per thread wires the G.  All others are the kernel's, with nothing in between but a look into a switch.
+ * A private futex is a wait of a G on the runtime's own queues, of native Gs too: who waits and who
+ * wakes may differ in kind. Shared ones, the PI operations and everything else that may block are
+ * announced.  What names a thread by number, belongs to a thread, or changes what the runtime keeps
+ * account of goes to the function of the shim that knows; what the kernel keeps per thread wires the G.
+ * All others are the kernel's, with nothing in between but a look into a switch.
  */
 #include "shim/objects.h"
 
@@ -153,7 +155,8 @@ static bool may_block(long n)
 	case SYS_connect: case SYS_recvfrom: case SYS_recvmsg: case SYS_recvmmsg: case SYS_sendto: case SYS_sendmsg:
 	case SYS_sendmmsg: case SYS_wait4: case SYS_waitid: case SYS_semop: case SYS_semtimedop: case SYS_msgrcv:
 	case SYS_msgsnd: case SYS_mq_timedreceive: case SYS_mq_timedsend: case SYS_futex_waitv: case SYS_io_uring_enter:
-	case SYS_rt_sigtimedwait: case SYS_rt_sigsuspend: case SYS_io_getevents: case SYS_io_pgetevents: case SYS_io_submit: case SYS_membarrier: case SYS_getrandom:
+	case SYS_rt_sigtimedwait: case SYS_rt_sigsuspend: case SYS_io_getevents: case SYS_io_pgetevents:
+	case SYS_io_submit: case SYS_membarrier: case SYS_getrandom:
 	case SYS_mount: case SYS_umount2: case SYS_finit_module: case SYS_getdents64: case SYS_userfaultfd:
 	case SYS_process_vm_readv: case SYS_process_vm_writev: case SYS_pidfd_send_signal: case SYS_renameat2:
 	case SYS_unlinkat: case SYS_bpf: case SYS_mlock: case SYS_mlockall: case SYS_madvise: case SYS_fadvise64:
@@ -248,14 +251,10 @@ PG_EXPORT long syscall(long n, ...)
 	for (int i = 0; i < 6; i++)
 		a[i] = va_arg(ap, long);
 	va_end(ap);
-	if (pg_unlikely(g == NULL)) {
-		/* A thread that was never seen needs a G only to wait among the others. */
-		if (n != SYS_futex || pg_passthrough())
-			return pg_ret(pg_sys6(n, a[0], a[1], a[2], a[3], a[4], a[5]));
-		g = pg_self_slow();
-	}
-	if (pg_unlikely(pg_in_vfork()))
+	/* A thread that was never seen needs a G only to wait among the others. */
+	if (pg_passthrough() || pg_unlikely(pg_in_vfork()) || (pg_unlikely(g == NULL) && n != SYS_futex))
 		return pg_ret(pg_sys6(n, a[0], a[1], a[2], a[3], a[4], a[5]));
+	g = pg_self();
 	if (n == SYS_exit && g->mode == PG_GREEN)
 		pg_thread_end(g);
 	if (is_fork(n, a))

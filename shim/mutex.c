@@ -7,26 +7,30 @@
  *   LOCKED     held, nobody waits.     -> FREE by the holder, -> CONTENDED or HEIR by a waiter
  *   CONTENDED  held, some may wait.    -> FREE by the holder, who wakes one; -> HEIR by a waiter
  *   HEIR       held, some may wait, one of them (the heir) for more than a millisecond.
- *                                      -> RESERVED by the holder, who wakes the heir; -> CONTENDED by the heir, when it gives up
+ *                                      -> RESERVED by the holder, who wakes the heir,
+ *                                      -> CONTENDED by the heir, when it gives up
  *   RESERVED   nobody's but the heir's.  -> CONTENDED by the heir, which then holds the mutex
  *
- * Usually the mutex goes to whoever comes first (barging): the running thread need not wait for a sleeping one.  A waiter
- * that was woken, lost the race and has waited for PG_STARVED becomes the heir, unless there is one: then the next unlock
- * hands the mutex over.  So each starved waiter gets it after at most one more loss for each time it is woken.
+ * Usually the mutex goes to whoever comes first (barging): the running thread need not wait for a
+ * sleeping one.  A waiter that was woken, lost the race and has waited for PG_STARVED becomes the heir,
+ * unless there is one: then the next unlock hands the mutex over.  So each starved waiter gets it after
+ * at most one more loss for each time it is woken.
  *
- * Why no wake-up is lost: plain waiters and the heir sleep on the word with different bits.  While a plain waiter sleeps,
- * either the word is CONTENDED, HEIR or RESERVED (and a coming unlock passes through CONTENDED, since who has waited locks
- * with CONTENDED), or a woken waiter is on its way, which locks with CONTENDED or marks the word before it sleeps or gives
- * up.  (pg_sema_wait says 0 to whom a wake-up was given, even if its time is over; it looks at the word once more.)
+ * Why no wake-up is lost: plain waiters and the heir sleep on the word with different bits.  While a
+ * plain waiter sleeps, either the word is CONTENDED, HEIR or RESERVED (and a coming unlock passes
+ * through CONTENDED, since who has waited locks with CONTENDED), or a woken waiter is on its way, which
+ * locks with CONTENDED or marks the word before it sleeps or gives up.  (pg_sema_wait says 0 to whom a
+ * wake-up was given, even if its time is over; it looks at the word once more.)
  *
- * Why hand-over is safe against time-outs: the heir leaves only by a compare-and-swap of the word it saw, HEIR ->
- * CONTENDED.  If that fails, the word is RESERVED and the heir takes the mutex, late but in time.
+ * Why hand-over is safe against time-outs: the heir leaves only by a compare-and-swap of the word it
+ * saw, HEIR -> CONTENDED.  If that fails, the word is RESERVED and the heir takes the mutex, late but in
+ * time.
  *
- * A fork: in the child an heir of the parent does not exist.  heirgen != pg_fork_gen says so; then HEIR counts as
- * CONTENDED and RESERVED as FREE.
+ * A fork: in the child an heir of the parent does not exist.  heirgen != pg_fork_gen says so; then HEIR
+ * counts as CONTENDED and RESERVED as FREE.
  *
- * Kinds: normal and adaptive are the same.  Recursive and errorcheck compare owner with the caller's tid: only the
- * owner itself can find it equal, so a stale value does no harm.
+ * Kinds: normal and adaptive are the same.  Recursive and errorcheck compare owner with the caller's
+ * tid: only the owner itself can find it equal, so a stale value does no harm.
  */
 #include "shim/objects.h"
 
@@ -202,7 +206,8 @@ static int foreign_lock(struct pg_g *g, struct pg_mutex *m, clockid_t clock, con
 
 /* ---- all kinds ---- */
 
-static int __attribute__((noinline)) lock_any(struct pg_g *g, struct pg_mutex *m, clockid_t clock, const struct timespec *ts)
+static int __attribute__((noinline)) lock_any(struct pg_g *g, struct pg_mutex *m, clockid_t clock,
+					      const struct timespec *ts)
 {
 	int type = m->kind & PG_MUTEX_TYPE, r;
 
@@ -352,7 +357,7 @@ PG_EXPORT int pthread_mutex_setprioceiling(pthread_mutex_t *mutex, int ceiling, 
 	return r;
 }
 
-PG_EXPORT int __pthread_mutex_lock(pthread_mutex_t *mutex) __attribute__((alias("pthread_mutex_lock"), copy(pthread_mutex_lock)));
-PG_EXPORT int __pthread_mutex_unlock(pthread_mutex_t *mutex) __attribute__((alias("pthread_mutex_unlock"), copy(pthread_mutex_unlock)));
-PG_EXPORT int __pthread_mutex_trylock(pthread_mutex_t *mutex) __attribute__((alias("pthread_mutex_trylock"), copy(pthread_mutex_trylock)));
-PG_EXPORT int __pthread_mutex_destroy(pthread_mutex_t *mutex) __attribute__((alias("pthread_mutex_destroy"), copy(pthread_mutex_destroy)));
+PG_SECOND_NAME(__pthread_mutex_lock, pthread_mutex_lock, pthread_mutex_t *);
+PG_SECOND_NAME(__pthread_mutex_unlock, pthread_mutex_unlock, pthread_mutex_t *);
+PG_SECOND_NAME(__pthread_mutex_trylock, pthread_mutex_trylock, pthread_mutex_t *);
+PG_SECOND_NAME(__pthread_mutex_destroy, pthread_mutex_destroy, pthread_mutex_t *);

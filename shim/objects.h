@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The synchronisation objects: what a program's memory looks like to the files of the family (mutex.c, cond.c, rwlock.c,
- * sem.c, barrier.c, spin.c, once.c).
+ * The synchronisation objects: what a program's memory looks like to the files of the family (mutex.c,
+ * cond.c, rwlock.c, sem.c, barrier.c, spin.c, once.c).
  *
- * Every object keeps glibc's size, the meaning of its static initialisers (all-zero but for a kind), and the places where
- * glibc's init functions write attributes; those functions are not interposed.  The other words are ours.  An object
- * whose attributes make it the kernel's or another process's business (shared, robust, PI, PP) is left to libc altogether.
+ * Every object keeps glibc's size, the meaning of its static initialisers (all-zero but for a kind), and
+ * the places where glibc's init functions write attributes; those functions are not interposed.  The
+ * other words are ours.  An object whose attributes make it the kernel's or another process's business
+ * (shared, robust, PI, PP) is left to libc altogether.
  *
- * An object may be freed as soon as the caller's own use of it is over: no function touches it after the store that
- * lets somebody else take it.  A wake-up uses its address only.
+ * An object may be freed as soon as the caller's own use of it is over: no function touches it after the
+ * store that lets somebody else take it.  A wake-up uses its address only.
  *
- * After a fork, the threads that the object still counts as waiting are gone.  Objects therefore note the pg_fork_gen of
- * their waiters; what belongs to another generation is forgotten.
+ * After a fork, the threads that the object still counts as waiting are gone.  Objects therefore note
+ * the pg_fork_gen of their waiters; what belongs to another generation is forgotten.
  */
 #ifndef PG_OBJECTS_H
 #define PG_OBJECTS_H
@@ -156,17 +157,15 @@ static inline void pg_wire_for_object(struct pg_g *g)
 	}
 }
 
-/*
- * The calling G.  A process that does not use pgreen (or could not start it) never gets one: then `real` is the answer.
- * No other test is needed where pg_self_ is set.
- */
+/* The calling G.  In a process that does not use pgreen, or could not start it, `real` is the answer instead. */
 #define PG_SYNC_SELF(g, real)                                                                                          \
-	struct pg_g *g = pg_self_;                                                                                     \
-	if (pg_unlikely(g == NULL)) {                                                                                  \
-		if (pg_passthrough())                                                                                  \
-			return real;                                                                                   \
-		g = pg_self_slow();                                                                                    \
-	}
+	struct pg_g *g;                                                                                                \
+	if (pg_passthrough())                                                                                          \
+		return real;                                                                                           \
+	g = pg_self()
+
+/* A second name that libc exports for a function. */
+#define PG_SECOND_NAME(name, of, param) PG_EXPORT int name(param) __attribute__((alias(#of), copy(of)))
 
 /* mutex.c, for cond.c: as pthread_mutex_lock and _unlock by g. */
 int pg_mutex_lock(struct pg_g *g, struct pg_mutex *m);

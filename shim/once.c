@@ -2,10 +2,11 @@
 /*
  * pthread_once, with glibc's values: 0 not yet, pg_fork_gen << 2 | 1 in progress, 2 done.
  *
- * One that was in progress in another thread when the process forked will never be finished: its generation is not
- * that of the child, where the next caller begins again.  The routine runs in a frame (pg_arch_guarded) which tells
- * us when an exception or a cancellation passes through; then the word goes back to 0 and a waiter tries.  g->once is the
- * chain of those in progress in this thread, innermost first.
+ * One that was in progress in another thread when the process forked will never be finished: its
+ * generation is not that of the child, where the next caller begins again.  The routine runs in a frame
+ * (pg_arch_guarded) which tells us when an exception or a cancellation passes through; then the word
+ * goes back to 0 and a waiter tries.  g->once is the chain of those in progress in this thread,
+ * innermost first.
  */
 #include "shim/objects.h"
 
@@ -77,4 +78,5 @@ PG_EXPORT int pthread_once(pthread_once_t *once, void (*fn)(void))
 	return once_slow(once, fn);
 }
 
-PG_EXPORT int __pthread_once(pthread_once_t *once, void (*fn)(void)) __attribute__((alias("pthread_once"), copy(pthread_once)));
+PG_EXPORT int __pthread_once(pthread_once_t *once, void (*fn)(void))
+	__attribute__((alias("pthread_once"), copy(pthread_once)));

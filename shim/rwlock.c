@@ -2,30 +2,33 @@
 /*
  * Read-write locks.  Needs from below: pg_sema_wait and pg_sema_wake on the low half of the state.
  *
- * The state is one 64-bit word.  Low half: COUNT readers that hold the lock, and flags; high half: readers that are registered as
- * waiting (each will look at the state once more before it goes away).
+ * The state is one 64-bit word.  Low half: COUNT readers that hold the lock, and flags; high half:
+ * readers that are registered as waiting (each will look at the state once more before it goes away).
  *   W      a writer holds it
  *   WW     writers may sleep: whoever lets the lock go wakes one
  *   HEIR   one of them (the heir) has waited for PG_STARVED
- *   GATE   let go by a writer for the registered readers: readers may enter, writers may not.  The first reader clears it
+ *   GATE   let go by a writer for the registered readers: readers may enter, writers may not; the first one clears it
  *   RES    let go for the heir, which alone may take it
- * Somebody is bound to come while any of W, COUNT, GATE and RES is set; without them all, WW and HEIR are clear.
+ * Somebody is bound to come while any of W, COUNT, GATE and RES is set; without them all, WW and HEIR
+ * are clear.
  *
  * Letting go (W cleared, or the last reader out), in this order:
  *   a writer, and readers are registered       GATE, all readers woken.  Not if writers are preferred and one waits
  *   HEIR                                       RES, the heir woken
  *   WW                                         free, one writer woken; if none slept, all readers
  *   readers are registered                     free, all woken
- * So under the default, readers get in after each writer, and a starved writer after the readers.  New readers join
- * readers even past a waiting writer, as glibc has it; PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP holds them back while WW is set.
+ * So under the default, readers get in after each writer, and a starved writer after the readers.  New
+ * readers join readers even past a waiting writer, as glibc has it;
+ * PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP holds them back while WW is set.
  *
- * Why no wake-up is lost: registration is part of the word that letting go swaps, and a registered reader that may enter does
- * so even if its time is over: a GATE is always used.  A writer that has slept takes the lock with WW set, for the
- * others that sleep; a woken one either takes it or sets WW again.  The heir leaves by a swap from HEIR, or takes RES.
- * A writer that gives up clears WW and wakes all, so that readers are not held back for nobody.
+ * Why no wake-up is lost: registration is part of the word that letting go swaps, and a registered
+ * reader that may enter does so even if its time is over: a GATE is always used.  A writer that has
+ * slept takes the lock with WW set, for the others that sleep; a woken one either takes it or sets WW
+ * again.  The heir leaves by a swap from HEIR, or takes RES. A writer that gives up clears WW and wakes
+ * all, so that readers are not held back for nobody.
  *
- * After a fork the registered ones, the heir and WW are forgotten at the first slow operation (forget_ghosts), before anybody of the
- * new process can have registered.
+ * After a fork the registered ones, the heir and WW are forgotten at the first slow operation
+ * (forget_ghosts), before anybody of the new process can have registered.
  */
 #include "shim/objects.h"
 
@@ -335,7 +338,7 @@ PG_EXPORT int pthread_rwlock_rdlock(pthread_rwlock_t *lock)
 {
 	struct pg_rwlock *l = (struct pg_rwlock *)lock;
 
-	if (pg_likely(pg_self_ != NULL && !l->shared) && pg_likely(read_fast(l)))
+	if (pg_likely(!pg_passthrough() && !l->shared) && pg_likely(read_fast(l)))
 		return 0;
 	return lock_any(lock, false, CLOCK_REALTIME, NULL);
 }
@@ -418,8 +421,8 @@ PG_EXPORT int pthread_rwlock_unlock(pthread_rwlock_t *lock)
 	return 0;
 }
 
-PG_EXPORT int __pthread_rwlock_rdlock(pthread_rwlock_t *lock) __attribute__((alias("pthread_rwlock_rdlock"), copy(pthread_rwlock_rdlock)));
-PG_EXPORT int __pthread_rwlock_wrlock(pthread_rwlock_t *lock) __attribute__((alias("pthread_rwlock_wrlock"), copy(pthread_rwlock_wrlock)));
-PG_EXPORT int __pthread_rwlock_tryrdlock(pthread_rwlock_t *lock) __attribute__((alias("pthread_rwlock_tryrdlock"), copy(pthread_rwlock_tryrdlock)));
-PG_EXPORT int __pthread_rwlock_trywrlock(pthread_rwlock_t *lock) __attribute__((alias("pthread_rwlock_trywrlock"), copy(pthread_rwlock_trywrlock)));
-PG_EXPORT int __pthread_rwlock_unlock(pthread_rwlock_t *lock) __attribute__((alias("pthread_rwlock_unlock"), copy(pthread_rwlock_unlock)));
+PG_SECOND_NAME(__pthread_rwlock_rdlock, pthread_rwlock_rdlock, pthread_rwlock_t *);
+PG_SECOND_NAME(__pthread_rwlock_wrlock, pthread_rwlock_wrlock, pthread_rwlock_t *);
+PG_SECOND_NAME(__pthread_rwlock_tryrdlock, pthread_rwlock_tryrdlock, pthread_rwlock_t *);
+PG_SECOND_NAME(__pthread_rwlock_trywrlock, pthread_rwlock_trywrlock, pthread_rwlock_t *);
+PG_SECOND_NAME(__pthread_rwlock_unlock, pthread_rwlock_unlock, pthread_rwlock_t *);

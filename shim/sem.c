@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Semaphores, in glibc's own layout: value in the low half of a word, number of waiters in the high half.
+ * Semaphores, in glibc's own layout: value in the low half of a word, number of waiters in the high
+ * half.
  *
- * A waiter counts itself in before it sleeps on the value, and out in the same swap that takes a unit, or when it gives up.  A
- * post adds one and, if anybody is counted, wakes one sleeper: a unit taken by a passer-by meanwhile sends the woken one back to
- * sleep, and that unit's next post wakes again.  Waiters of before a fork stay counted: they cost a look into an empty queue.
+ * A waiter counts itself in before it sleeps on the value, and out in the same swap that takes a unit,
+ * or when it gives up.  A post adds one and, if anybody is counted, wakes one sleeper: a unit taken by a
+ * passer-by meanwhile sends the woken one back to sleep, and that unit's next post wakes again.  Waiters
+ * of before a fork stay counted: they cost a look into an empty queue.
  *
- * So sem_init, sem_destroy, sem_trywait and sem_getvalue are libc's.  Shared and named semaphores are libc's altogether.
+ * So sem_init, sem_destroy, sem_trywait and sem_getvalue are libc's.  Shared and named semaphores are
+ * libc's altogether.
  */
 #include "shim/objects.h"
 
@@ -28,10 +31,10 @@ static inline bool take(struct pg_sem *s, uint64_t out)
 }
 
 /*
- * 0 or an error number.  A wait without time-out is restarted after a handler with SA_RESTART, one with a time-out is not:
- * so does the kernel with futexes.
+ * 0 or an error number.  A wait without time-out is restarted after a handler with SA_RESTART, one with a
+ * time-out is not: so does the kernel with futexes.
  */
-static int wait_slow(struct pg_g *g, struct pg_sem *s, clockid_t clock, const struct timespec *ts)
+static int __attribute__((noinline)) wait_slow(struct pg_g *g, struct pg_sem *s, clockid_t clock, const struct timespec *ts)
 {
 	uint32_t before = ts ? g->sig_ran : g->sig_norestart;
 	int64_t deadline = pg_until(clock, ts);
@@ -63,7 +66,7 @@ static int real_wait(sem_t *sem, clockid_t clock, const struct timespec *ts)
 	return ts ? PG_REAL(sem_clockwait)(sem, clock, ts) : PG_REAL(sem_wait)(sem);
 }
 
-static int wait_shared(struct pg_g *g, sem_t *sem, clockid_t clock, const struct timespec *ts)
+static int __attribute__((noinline)) wait_shared(struct pg_g *g, sem_t *sem, clockid_t clock, const struct timespec *ts)
 {
 	for (;;) {
 		uint32_t before = ts ? g->sig_ran : g->sig_norestart;
@@ -85,7 +88,8 @@ static int wait_any(sem_t *sem, clockid_t clock, const struct timespec *ts)
 	int r;
 
 	PG_SYNC_SELF(g, real_wait(sem, clock, ts));
-	pg_testcancel();
+	if (pg_cancel_wanted(g))
+		pg_testcancel();
 	if (pg_likely(take(s, 0)))
 		return 0;
 	if (pg_unlikely(s->shared))
@@ -123,7 +127,7 @@ PG_EXPORT int sem_post(sem_t *sem)
 	struct pg_sem *s = (struct pg_sem *)sem;
 	uint64_t d = atomic_load_explicit(&s->data, memory_order_relaxed);
 
-	if (pg_unlikely(s->shared) || (pg_unlikely(pg_self_ == NULL) && pg_passthrough()))
+	if (pg_unlikely(s->shared) || pg_passthrough())
 		return PG_REAL(sem_post)(sem);
 	do {
 		if ((uint32_t)d == SEM_VALUE_MAX) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Spin locks, and giving way.  The word is glibc's: 1 free, 0 or less held; so trying, unlocking and shared spin locks are libc's.
- * A holder may be a thread that is not running: after some turns a spinner lets others run.
+ * Spin locks, and giving way.  The word is glibc's: 1 free, 0 or less held; so trying, unlocking and
+ * shared spin locks are libc's. A holder may be a thread that is not running: after some turns a spinner
+ * lets others run.
  */
 #include "shim/objects.h"
 
@@ -50,7 +51,8 @@ PG_EXPORT int sched_yield(void)
 
 PG_EXPORT int __sched_yield(void) __attribute__((alias("sched_yield"), copy(sched_yield)));
 /* The header makes the name itself another one for sched_yield. */
-PG_EXPORT int pg_pthread_yield(void) __asm__("pthread_yield") __attribute__((alias("sched_yield"), copy(sched_yield)));
+PG_EXPORT int pg_pthread_yield(void) __asm__("pthread_yield")
+	__attribute__((alias("sched_yield"), copy(sched_yield)));
 
 PG_EXPORT void thrd_yield(void)
 {
