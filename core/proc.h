@@ -84,6 +84,7 @@ bool pg_retake(struct pg_m *m, struct pg_p *p);
 /* thread memory: tls.c, stack.c */
 int pg_tls_init(void);
 void *pg_tls_new(void *tcb);                       /* raw TLS block of a g0: no dtv */
+void pg_tls_robust(void *tcb);                     /* every thread of libc's has a robust list; programs ask for it */
 size_t pg_tls_size(void);
 size_t pg_tcb_size(void);
 void pg_tls_setself(void *tcb, struct pg_g *g);

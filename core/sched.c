@@ -99,6 +99,7 @@ static void mstart(void *arg)
 	struct pg_m *m = arg;
 
 	m->tid = (int)pg_sys(SYS_gettid);
+	pg_tls_robust(m->g0.tcb);
 	schedule(m);
 }
 

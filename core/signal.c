@@ -613,7 +613,8 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 			gen = atomic_load(&accept_gen);
 			set_uc_mask(uc, ~atomic_load(&accepted) & ~pg_sigbit(PG_SIG_KICK));
 		} while (gen != atomic_load(&accept_gen));
-		uint64_t m = uc_mask(uc);
+		/* In force before it is said to be; the kick itself stays blocked until we return, so gen only grows. */
+		uint64_t m = uc_mask(uc) | pg_sigbit(PG_SIG_KICK);
 		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m, NULL, 8);
 		atomic_store(&accept_applied, gen);
 		return;

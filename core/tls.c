@@ -248,10 +248,15 @@ void pg_tls_settid(struct pg_g *g)
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = g->tid;
 }
 
-void pg_tls_wired(struct pg_g *g)
+void pg_tls_robust(void *tcb)
 {
 	if (lay.robust_off >= 0)
-		pg_sys(SYS_set_robust_list, (char *)g->tcb + lay.robust_off, 24);
+		pg_sys(SYS_set_robust_list, (char *)tcb + lay.robust_off, 24);
+}
+
+void pg_tls_wired(struct pg_g *g)
+{
+	pg_tls_robust(g->tcb);
 	/* Kernel-visible owner of robust and PI mutexes. */
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = (uint32_t)pg_sys(SYS_gettid);
 }
