@@ -458,8 +458,11 @@ unsigned pg_park_commit(struct pg_g *g, bool (*commit)(struct pg_g *, void *), v
 	}
 	atomic_store_explicit(&g->state, PG_G_running, memory_order_relaxed);
 	atomic_store_explicit(&g->reason, PG_WAIT_none, memory_order_relaxed);
-	w = atomic_exchange_explicit(&g->wait, PG_W_IDLE, memory_order_acq_rel);
-	return w & ~0xffu;
+	w = atomic_exchange_explicit(&g->wait, PG_W_IDLE, memory_order_acq_rel) & ~0xffu;
+	/* Whoever ran the heap may have taken us off for an older wait: a late wake-up, not this deadline. */
+	if (pg_unlikely(w & PG_WHY_TIMEOUT) && (deadline == PG_FOREVER || pg_now() < deadline))
+		w = PG_WHY_READY;
+	return w;
 }
 
 unsigned pg_park(struct pg_g *g, int64_t deadline, enum pg_reason reason)
