@@ -108,12 +108,17 @@ static inline struct timespec *pg_left(int64_t deadline, struct timespec *ts)
 	return ts;
 }
 
-/* poll(2) of the kernel with a zero timeout: a count or -errno. */
+/* poll(2) of the kernel with a zero timeout: a count or -errno, never -EINTR, which even this one returns when a kick is due. */
 static inline long pg_rawpoll(struct pollfd *fds, nfds_t n)
 {
-	struct timespec zero = { 0, 0 };
+	struct timespec zero;
+	long r;
 
-	return pg_sys(SYS_ppoll, fds, n, &zero, NULL, 0);
+	do {
+		zero = (struct timespec){ 0, 0 };
+		r = pg_sys(SYS_ppoll, fds, n, &zero, NULL, 0);
+	} while (r == -EINTR);
+	return r;
 }
 
 /* One call's wait on one descriptor. */

@@ -179,9 +179,14 @@ static void sets_restore(struct sets *s)
 
 static long raw_select(struct sets *s)
 {
-	struct timespec zero = { 0, 0 };
+	struct timespec zero;
+	long r;
 
-	return pg_sys(SYS_pselect6, s->nfds, s->user[0], s->user[1], s->user[2], &zero, NULL);
+	do { /* EINTR as in pg_rawpoll; the sets are untouched then */
+		zero = (struct timespec){ 0, 0 };
+		r = pg_sys(SYS_pselect6, s->nfds, s->user[0], s->user[1], s->user[2], &zero, NULL);
+	} while (r == -EINTR);
+	return r;
 }
 
 /* The descriptors asked for, as poll wants them; how many there are, which may be more than fit. */

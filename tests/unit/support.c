@@ -21,7 +21,7 @@
 #include "core/say.h"
 #include "core/signal.h"
 
-enum { LIMIT_SECONDS = 30, STACK = 64 << 10, MAXTESTS = 64, MAXOUT = 64 << 10 };
+enum { LIMIT_SECONDS = 15, STACK = 64 << 10, MAXTESTS = 64, MAXOUT = 64 << 10 };
 
 extern char **environ;
 

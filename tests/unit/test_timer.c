@@ -179,7 +179,7 @@ static void sleepers_beside_spinners(void)
 }
 
 static struct pg_g *_Atomic parked;
-static _Atomic uint32_t wakes, woken_ready, woken_late, timeouts, round_no;
+static _Atomic uint32_t wakes, woken_ready, woken_late, timeouts, round_no, waker_done;
 
 static void *waker(void *arg)
 {
@@ -201,6 +201,7 @@ static void *waker(void *arg)
 			atomic_fetch_add(&wakes, 1);
 		pg_rt_exit(self);
 	}
+	atomic_store(&waker_done, 1);
 	return NULL;
 }
 
@@ -230,8 +231,9 @@ static void deadline_meets_wakeup(void)
 		assert_int_equal(self->timer.idx, -1);
 	}
 	stop = 1;
-	unit_join(w);
+	unit_await(&waker_done, 1); /* the wait of a join could be ended by it, too */
 	assert_int_equal(woken_ready, wakes);
+	unit_join(w);
 	assert_int_equal(woken_ready + timeouts + woken_late, 3000);
 }
 
