@@ -227,14 +227,15 @@ static void deadline_meets_wakeup(void)
 		else if (why == PG_WHY_TIMEOUT && pg_now() >= until)
 			timeouts++;
 		else if (why == PG_WHY_TIMEOUT)
-			woken_late++; /* the timer of an earlier wait: allowed, since every return may be spurious */
+			woken_late++;
 		assert_int_equal(self->timer.idx, -1);
 	}
 	stop = 1;
 	unit_await(&waker_done, 1); /* the wait of a join could be ended by it, too */
-	assert_int_equal(woken_ready, wakes);
+	assert_true(woken_ready >= wakes); /* a late timer of an earlier wait may have ended one as well */
+	assert_int_equal(woken_late, 0);
 	unit_join(w);
-	assert_int_equal(woken_ready + timeouts + woken_late, 3000);
+	assert_int_equal(woken_ready + timeouts, 3000);
 }
 
 static const struct unit_test tests[] = {
