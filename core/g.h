@@ -161,7 +161,9 @@ struct pg_m {
 	void *commitarg;
 	struct pg_p *nextp;         /* P handed over by startm; before its note is woken */
 	bool spinning;
-	struct pg_g *lockedg;       /* a G wired here */
+	struct pg_g *lockedg;       /* a wired G that has ended here */
+	_Atomic int cleartid;       /* the kernel clears it when the thread is gone: sysmon.c, the dying */
+	struct pg_m *dyinglink;     /* on sched.dying */
 	struct pg_note note;        /* stopm sleeps here */
 	struct pg_m *link;          /* on sched.midle; sched lock */
 	struct pg_m *alllink;       /* all Ms; append-only */

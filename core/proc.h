@@ -33,6 +33,7 @@ struct pg_sched {
 	_Atomic int pollwaiters;      /* Gs that wait in the poller */
 	_Atomic uint32_t sysmonwait;  /* sysmon sleeps on its note */
 	struct pg_note sysmonnote;
+	_Atomic(struct pg_m *) dying; /* Ms of wired Gs that have ended; pushed by them, emptied by sysmon */
 	_Atomic uint32_t stopped;     /* the world is stopped: futex word, see fork.c */
 };
 extern struct pg_sched pg_sched;
@@ -54,6 +55,7 @@ void pg_injectlist(struct pg_glist *l);        /* makes all of them runnable */
 void pg_switchaway(struct pg_g *g, unsigned op);
 void pg_handoffp(struct pg_p *p);              /* p belongs to nobody: an M for it, or idle */
 void pg_releasep(struct pg_m *m);
+void pg_finish_exit(struct pg_g *g);           /* g has left its stack for good */
 struct pg_p *pg_pidleget(void);                /* sched lock held */
 void pg_acquirep(struct pg_m *m, struct pg_p *p);
 long pg_membarrier(void);
@@ -61,6 +63,14 @@ extern bool pg_have_membarrier;
 void pg_m_syncsignals(struct pg_m *m, struct pg_g *g); /* signal.c: mask and alternate stack of g onto m */
 void pg_signal_gstart(struct pg_g *g); /* a thread begins, ends to live with its mask */
 void pg_signal_gend(struct pg_g *g);
+void pg_signal_route_slow(struct pg_g *g);
+extern _Atomic bool pg_signal_inbox;
+/* Signals that came to this context while it was in the runtime: to the Gs they are for. */
+static inline void pg_signal_route(struct pg_g *g)
+{
+	if (pg_unlikely(atomic_load_explicit(&pg_signal_inbox, memory_order_relaxed)))
+		pg_signal_route_slow(g);
+}
 void pg_kick(struct pg_m *m);          /* signal 32 to this M */
 void pg_chaos(struct pg_g *g);
 
@@ -79,11 +89,13 @@ void pg_netpoll_audit(int64_t now);
 /* sysmon.c */
 void pg_sysmon_start(void);
 void pg_sysmon_wake(void);
+void pg_sysmon_poke(void);                      /* at once, whatever it does */
 bool pg_retake(struct pg_m *m, struct pg_p *p);
 
 /* thread memory: tls.c, stack.c */
 int pg_tls_init(void);
 void *pg_tls_new(void *tcb);                       /* raw TLS block of a g0: no dtv */
+void pg_tls_owner_died(struct pg_g *g);            /* what the kernel does with the robust list of a thread that ends */
 void pg_tls_robust(void *tcb);                     /* every thread of libc's has a robust list; programs ask for it */
 size_t pg_tls_size(void);
 size_t pg_tcb_size(void);

@@ -259,6 +259,7 @@ static void stopm(struct pg_m *m)
 	pg_unlock(&pg_sched.lock);
 	/* Out of the runtime while asleep, so that stopping the world need not wait for us. */
 	atomic_store(&m->g0.rt, 0);
+	pg_signal_route(&m->g0);
 	pg_notesleep(&m->note);
 	pg_rt_enter(&m->g0);
 	pg_acquirep(m, m->nextp);
@@ -335,6 +336,22 @@ bool pg_wake(struct pg_g *g, enum pg_why why)
 
 /* ---- switching ---- */
 
+void pg_finish_exit(struct pg_g *g)
+{
+	uint32_t life = PG_LIFE_JOINABLE;
+	struct pg_g *j;
+
+	if (!atomic_compare_exchange_strong(&g->life, &life, PG_LIFE_EXITED)) {
+		pg_gfree(g);
+		return;
+	}
+	atomic_store(&g->dead, 1);
+	/* From here on g may be freed by a joiner that saw it dead; it stays a valid object. */
+	j = atomic_load(&g->joiner);
+	if (j)
+		pg_wake(j, PG_WHY_READY);
+}
+
 static void finish_prev(struct pg_m *m)
 {
 	struct pg_g *g = m->prev;
@@ -361,21 +378,12 @@ static void finish_prev(struct pg_m *m)
 	case PG_OP_GLOBAL:
 		atomic_store_explicit(&g->state, PG_G_runnable, memory_order_relaxed);
 		pg_globput(g);
+		if (m->p == NULL)
+			pg_wakep(); /* the last P may have gone idle since we looked for one */
 		break;
-	case PG_OP_EXIT: {
-		uint32_t life = PG_LIFE_JOINABLE;
-		struct pg_g *j;
-		if (!atomic_compare_exchange_strong(&g->life, &life, PG_LIFE_EXITED)) {
-			pg_gfree(g);
-			break;
-		}
-		atomic_store(&g->dead, 1);
-		/* From here on g may be freed by a joiner that saw it dead; it stays a valid object. */
-		j = atomic_load(&g->joiner);
-		if (j)
-			pg_wake(j, PG_WHY_READY);
+	case PG_OP_EXIT:
+		pg_finish_exit(g);
 		break;
-	}
 	}
 }
 
@@ -550,8 +558,6 @@ void pg_gexit(struct pg_g *g)
 		atomic_store(&m->g0.rt, 1);
 		if (m->g0.sp == NULL)
 			m->g0.sp = pg_arch_frame(m->g0.stack_top, g0_entry, m);
-		m->prev = g;
-		m->prevop = PG_OP_EXIT;
 		m->lockedg = g;
 		g->m = m;
 		switchto(m, g, &m->g0);
@@ -744,6 +750,7 @@ top:
 			atomic_store(&pg_sched.polluntil, until);
 			l = (struct pg_glist){0};
 			atomic_store(&m->g0.rt, 0);
+			pg_signal_route(&m->g0);
 			/* A timer that came between the look and the store above: seen here, or its adder saw our store. */
 			if (pg_timers_next() < until)
 				until = 1;
@@ -762,8 +769,9 @@ top:
 						pg_timers_run(&pg_allp[i], now);
 				goto top;
 			}
-			/* All Ps are busy: they find these on the global queue, and run their own timers. */
+			/* All Ps are busy: they find these on the global queue, and run their own timers; unless one goes idle now. */
 			pg_globputlist(&l);
+			pg_wakep();
 		} else {
 			atomic_store(&pg_sched.polling, 0);
 			/* pairs with the add of pollwaiters: a G that began to wait in between saw a poller and did not wake one */
@@ -782,24 +790,49 @@ top:
 	goto top;
 }
 
+/*
+ * The M of a wired G that has ended.  What the kernel remembers of the thread must not be reused, and its locks (robust, PI)
+ * are released when the thread is gone: only then has the G ended for others, which sysmon tells them.  The first thread
+ * of the process has to stay, or the process would look dead; it sleeps for ever.
+ */
+static void end_wired(struct pg_m *m)
+{
+	struct pg_g *g = m->lockedg;
+
+	if (m->tid == (int)pg_sys(SYS_getpid)) {
+		pg_tls_owner_died(g);
+		pg_finish_exit(g);
+		atomic_store(&m->g0.rt, 0);
+		pg_noteclear(&m->note);
+		for (;;)
+			pg_notesleep(&m->note);
+	}
+	pg_lock(&pg_sched.lock);
+	pg_sched.mcount--;
+	pg_unlock(&pg_sched.lock);
+	atomic_store(&m->cleartid, 1);
+	pg_sys(SYS_set_tid_address, &m->cleartid);
+	m->dyinglink = atomic_load(&pg_sched.dying);
+	while (!atomic_compare_exchange_weak(&pg_sched.dying, &m->dyinglink, m))
+		;
+	pg_sysmon_poke();
+	m->tid = 0;
+	atomic_store(&m->g0.rt, 0);
+	for (;;)
+		pg_sys(SYS_exit, 0);
+}
+
 static void schedule(struct pg_m *m)
 {
 	struct pg_g *g;
 
 	for (;;) {
 		finish_prev(m);
-		if (pg_unlikely(m->lockedg != NULL)) {
-			/* The M of a wired G that has ended: what the kernel remembers of it must not be reused. */
-			pg_lock(&pg_sched.lock);
-			pg_sched.mcount--;
-			pg_unlock(&pg_sched.lock);
-			atomic_store(&m->g0.rt, 0);
-			m->tid = 0;
-			for (;;)
-				pg_sys(SYS_exit, 0);
-		}
+		if (pg_unlikely(m->lockedg != NULL))
+			end_wired(m);
 		if (m->p == NULL)
 			stopm(m);
+		pg_signal_route(&m->g0);
 		g = findrunnable(m);
 		if (m->spinning) {
 			m->spinning = false;

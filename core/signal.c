@@ -285,6 +285,9 @@ static int take(struct pg_g *g, uint64_t set, siginfo_t *info)
 	for (pp = &g->sigpriv; *pp; pp = &(*pp)->next)
 		;
 	*pp = rev;
+	/* A bit may have been cleared for an older one of the same number after this one had set it. */
+	for (q = rev; q; q = q->next)
+		atomic_fetch_or(&g->sigpend, pg_sigbit(q->info.si_signo));
 
 	pend = atomic_load(&g->sigpend) & set;
 	if (pend) {
@@ -309,10 +312,6 @@ static int take(struct pg_g *g, uint64_t set, siginfo_t *info)
 		}
 		if (!more)
 			atomic_fetch_and(&g->sigpend, ~pg_sigbit(sig));
-		/* One pushed between the two lines above keeps its node; the bit comes back with it. */
-		if (atomic_load(&g->sigq) || more)
-			for (q = g->sigpriv; q; q = q->next)
-				atomic_fetch_or(&g->sigpend, pg_sigbit(q->info.si_signo));
 		return sig;
 	}
 	while ((pend = atomic_load(&procpend) & set) != 0) {
@@ -387,6 +386,7 @@ static void deliver(struct pg_g *g, ucontext_t *uc)
 
 	for (;;) {
 		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_SIGNAL);
+		pg_signal_route(g);
 		rt_raise(g);
 		sig = take(g, ~g->sigmask, &info);
 		rt_lower(g);
@@ -506,6 +506,51 @@ static void route(int sig, siginfo_t *info)
 	atomic_fetch_or(&procpend, pg_sigbit(sig));
 }
 
+/*
+ * Signals that interrupted the runtime itself (a g0, sysmon, a G with rt > 0 that blocks them): the handler only puts them here;
+ * they are routed by the next context that is at a point where it may queue Gs.  inbox: a lock-free stack, emptied whole.
+ */
+static _Atomic(struct pg_sigq *) inbox;
+static _Atomic uint64_t inbox_bits; /* those for which there was no node */
+_Atomic bool pg_signal_inbox;       /* there may be something */
+
+static void put_inbox(struct pg_g *g, int sig, siginfo_t *info)
+{
+	struct pg_sigq *q = sigq_get();
+
+	if (q) {
+		q->info = *info;
+		q->next = atomic_load(&inbox);
+		while (!atomic_compare_exchange_weak(&inbox, &q->next, q))
+			;
+	} else {
+		atomic_fetch_or(&inbox_bits, pg_sigbit(sig));
+	}
+	atomic_store(&pg_signal_inbox, true);
+	atomic_fetch_or(&g->pending, PG_PEND_SIGNAL); /* so that rt_exit looks */
+}
+
+void pg_signal_route_slow(struct pg_g *g)
+{
+	struct pg_sigq *q, *n;
+	uint64_t bits;
+
+	rt_raise(g);
+	while (atomic_exchange(&pg_signal_inbox, false)) {
+		for (q = atomic_exchange(&inbox, NULL); q; q = n) {
+			siginfo_t info = q->info;
+			n = q->next;
+			sigq_put(q);
+			route(info.si_signo, &info);
+		}
+		for (bits = atomic_exchange(&inbox_bits, 0); bits; bits &= bits - 1) {
+			siginfo_t info = {.si_signo = __builtin_ctzll(bits) + 1, .si_code = SI_KERNEL};
+			route(info.si_signo, &info);
+		}
+	}
+	rt_lower(g);
+}
+
 static bool main_takes(int sig)
 {
 	return pg_main_g.sigclass >= 0 && !(pg_main_g.sigmask & pg_sigbit(sig)) && atomic_load(&pg_main_g.state) != PG_G_dead &&
@@ -522,22 +567,21 @@ static void sigtramp(int sig, siginfo_t *info, void *ctx)
 	if (!fault) {
 		bool sched = g == sysmon || (g->m != &pg_nullm && g == &g->m->g0);
 		uint32_t rt = atomic_load_explicit(&g->rt, memory_order_relaxed);
-		if (sched) {
-			rt_raise(g);
-			route(sig, info);
-			rt_lower(g);
-			return;
-		}
+		bool takes = !(g->sigmask & pg_sigbit(sig)) && !(uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
-		if (g != &pg_main_g && info->si_code != SI_TKILL && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig)) {
-			pg_gkill(&pg_main_g, sig, info);
+		bool tomain = g != &pg_main_g && info->si_code != SI_TKILL && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
+		if (sched || tomain || (rt > 0 && !takes)) {
+			if (rt > 0) {
+				put_inbox(g, sig, info);
+			} else {
+				rt_raise(g);
+				route(sig, info);
+				rt_lower(g);
+			}
 			return;
 		}
 		if (rt > 0) {
-			if (uc_mask(uc) & pg_sigbit(sig) || g->sigmask & pg_sigbit(sig))
-				route(sig, info);
-			else
-				pg_gkill(g, sig, info);
+			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
 			return;
 		}
 	}
@@ -837,8 +881,12 @@ int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline)
 		} else if (r == 0) {
 			r = -EINTR;
 		}
-		if (r == PG_SIG_KICK)
+		if (r == PG_SIG_KICK) { /* taken here, not by the handler */
+			struct pg_m *m = g->mode == PG_GREEN ? g->m : g->wiredm;
+			if (m)
+				atomic_store(&m->kicked, 0);
 			do_cmd(g);
+		}
 		pg_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &kickbit, NULL, 8);
 		pg_exitsyscall(g);
 		if (atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) {
@@ -920,6 +968,8 @@ void pg_signal_forked(void)
 	class_lock = act_lock = (struct pg_lock){0};
 	atomic_store(&accepted, 0);
 	atomic_store(&procpend, 0);
+	atomic_store(&inbox, NULL);
+	atomic_store(&inbox_bits, 0);
 	for (int i = 0; i <= NSIG64; i++)
 		atomic_store(&procq[i], NULL);
 	g->sigclass = -1;

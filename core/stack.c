@@ -264,7 +264,8 @@ struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err)
 void pg_gfree(struct pg_g *g)
 {
 	struct pg_slab *c = g->slab;
-	struct pg_p *p = pg_self_->m->p;
+	struct pg_m *m = pg_self_->m;
+	struct pg_p *p = m == &pg_nullm ? NULL : m->p;
 
 	atomic_store_explicit(&g->state, PG_G_dead, memory_order_relaxed);
 	if (c == NULL)

@@ -45,6 +45,8 @@ bool pg_retake(struct pg_m *m, struct pg_p *p)
 		a = atomic_load(&m->attn);
 		if (!(a & PG_ATTN_WANT))
 			return false; /* the M came by and kept it */
+		if (a & PG_ATTN_TAKEN)
+			open = false; /* or gave it away itself: pg_entersyscallblock */
 		if (atomic_compare_exchange_strong(&m->attn, &a, (a & ~(uint32_t)PG_ATTN_WANT) | (open ? PG_ATTN_TAKEN : 0))) {
 			if (open) {
 				atomic_store(&p->m, NULL);
@@ -91,9 +93,8 @@ void pg_rt_enter_slow(struct pg_g *g)
 			continue;
 		}
 		if (a & PG_ATTN_WANT) {
-			if (!atomic_compare_exchange_strong(&m->attn, &a, a & ~(uint32_t)PG_ATTN_WANT))
-				continue;
-			return;
+			atomic_compare_exchange_strong(&m->attn, &a, a & ~(uint32_t)PG_ATTN_WANT);
+			continue; /* TAKEN may be there as well */
 		}
 		if (a & PG_ATTN_TAKEN) {
 			atomic_fetch_and(&m->attn, ~(uint32_t)PG_ATTN_TAKEN);

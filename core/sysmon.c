@@ -26,7 +26,7 @@
 #include "core/syscall.h"
 #include "core/thread.h"
 
-enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, AUDIT = 200000000 };
+enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, AUDIT = 200000000 };
 
 static struct pg_g sysmon_g;
 struct pg_g *pg_sysmon_g; /* set while it runs */
@@ -102,6 +102,9 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 		}
 		return false;
 	}
+	/* A deadline that has come is more urgent than equal shares: natively its thread would preempt. */
+	if (slice > URGENT && atomic_load(&p->timer0) <= now)
+		slice = URGENT;
 	if (now - m->sm_since < (slice ? slice : TICK_MAX) || atomic_load(&g->rt) != 0)
 		return false;
 	if (now - m->sm_since >= TICK_MAX / 2 && asleep(m->tid)) {
@@ -141,6 +144,21 @@ static void nap(int64_t ns)
 	pg_sys(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL);
 }
 
+/* Wired Gs whose threads are on their last way to the kernel: when they are gone, their joiners may know. */
+static bool bury(void)
+{
+	struct pg_m *m = atomic_exchange(&pg_sched.dying, NULL), *next;
+	bool any = m != NULL;
+
+	for (; m; m = next) {
+		next = m->dyinglink;
+		while (atomic_load(&m->cleartid) != 0)
+			pg_sys(SYS_sched_yield);
+		pg_finish_exit(m->lockedg);
+	}
+	return any;
+}
+
 static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
@@ -158,9 +176,15 @@ static void *sysmon(void *arg)
 	for (;;) {
 		bool did = false, busy = false;
 
-		nap(tick);
+		now = pg_now();
+		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
+		if (first < now + tick)
+			nap(first - now < TICK_MIN ? TICK_MIN : first - now);
+		else
+			nap(tick);
 		now = pg_now();
 		pg_rt_enter(&sysmon_g);
+		did |= bury();
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
 			if (atomic_load(&p->m))
@@ -176,7 +200,7 @@ static void *sysmon(void *arg)
 				did = true;
 			}
 		}
-		if (pg_timers_next() + 1000000 < now) {
+		if (pg_timers_next() < now - 1000000) {
 			for (int i = 0; i < pg_nprocs; i++)
 				if (atomic_load(&pg_allp[i].timer0) <= now)
 					pg_timers_run(&pg_allp[i], now);
@@ -219,6 +243,12 @@ void pg_sysmon_wake(void)
 
 	if (atomic_compare_exchange_strong(&pg_sched.sysmonwait, &one, 0))
 		pg_notewakeup(&pg_sched.sysmonnote);
+}
+
+void pg_sysmon_poke(void)
+{
+	if (pg_sysmon_tid)
+		pg_sys(SYS_tgkill, getpid(), pg_sysmon_tid, PG_SIG_KICK);
 }
 
 void pg_sysmon_start(void)

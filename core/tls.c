@@ -12,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
+#include <linux/futex.h>
 #include <linux/rseq.h>
 #include <locale.h>
 #include <stdlib.h>
@@ -78,6 +79,21 @@ static const char *base_of(const void *addr)
 
 struct scan { const char *tp; };
 
+static void *(*tls_get_addr)(size_t *); /* by dlsym: a reference would make ld.so a needed library */
+
+static bool static_tls(struct dl_phdr_info *i)
+{
+	for (int k = 0; k < i->dlpi_phnum; k++) {
+		if (i->dlpi_phdr[k].p_type != PT_DYNAMIC)
+			continue;
+		const ElfW(Dyn) *d = (const ElfW(Dyn) *)(i->dlpi_addr + i->dlpi_phdr[k].p_vaddr);
+		for (; d->d_tag != DT_NULL; d++)
+			if (d->d_tag == DT_FLAGS)
+				return d->d_un.d_val & DF_STATIC_TLS;
+	}
+	return false;
+}
+
 static int scan_module(struct dl_phdr_info *i, size_t size, void *arg)
 {
 	struct scan *s = arg;
@@ -91,6 +107,9 @@ static int scan_module(struct dl_phdr_info *i, size_t size, void *arg)
 			continue;
 		if (base == libc_base || base == own_base || base == ld_base)
 			continue;
+		/* Not told until this thread has touched it: a module loaded later, with static TLS. */
+		if (data == NULL && tls_get_addr && static_tls(i))
+			data = tls_get_addr((size_t[2]){i->dlpi_tls_modid, 0});
 		if (data == NULL || data >= s->tp || data < s->tp - lay.size) {
 			dynamic_mods = true; /* allocated when first used; reset by walking */
 			continue;
@@ -156,6 +175,7 @@ int pg_tls_init(void)
 		return 0;
 	dl_allocate_tls = dlsym(RTLD_DEFAULT, "_dl_allocate_tls");
 	ctype_init = dlsym(RTLD_DEFAULT, "__ctype_init");
+	tls_get_addr = dlsym(RTLD_DEFAULT, "__tls_get_addr");
 	if (!info || !psize || !dl_allocate_tls || !ctype_init || !desc("_thread_db_pthread_list", &lay.list_off) ||
 	    !desc("_thread_db_pthread_tid", &lay.tid_off)) {
 		pg_say("this libc does not tell the layout of its threads; threads stay native");
@@ -252,6 +272,30 @@ void pg_tls_robust(void *tcb)
 {
 	if (lay.robust_off >= 0)
 		pg_sys(SYS_set_robust_list, (char *)tcb + lay.robust_off, 24);
+}
+
+void pg_tls_owner_died(struct pg_g *g)
+{
+	char *tcb = g->tcb;
+	uint32_t tid = *(uint32_t *)(tcb + lay.tid_off);
+	long *head, off;
+	int limit = 2048; /* as the kernel's */
+
+	if (lay.robust_off < 0)
+		return;
+	head = (long *)(tcb + lay.robust_off);
+	off = head[1];
+	for (long e = head[0]; (e & ~1L) != (long)head && limit-- > 0;) {
+		_Atomic uint32_t *w = (_Atomic uint32_t *)((e & ~1L) + off);
+		long next = *(long *)(e & ~1L);
+		uint32_t v = atomic_load(w);
+		while ((v & FUTEX_TID_MASK) == tid && !atomic_compare_exchange_weak(w, &v, (v & FUTEX_WAITERS) | FUTEX_OWNER_DIED))
+			;
+		if ((v & FUTEX_TID_MASK) == tid && v & FUTEX_WAITERS)
+			pg_sys(SYS_futex, w, FUTEX_WAKE, 1);
+		e = next;
+	}
+	head[0] = (long)head;
 }
 
 void pg_tls_wired(struct pg_g *g)
