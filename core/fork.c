@@ -25,9 +25,7 @@
 #include "core/signal.h"
 
 extern _Atomic int pg_preempted_in_libc;
-extern struct pg_g *pg_sysmon_g;
 extern int pg_sysmon_tid;
-extern struct pg_g *pg_foreign_list(void);
 extern void pg_sema_forked(void), pg_signal_forked(void), pg_netpoll_drop(void), pg_stack_forked(void);
 unsigned pg_fork_gen; /* counts forks, for pthread_once */
 

@@ -53,7 +53,7 @@ enum pg_reason {
 };
 
 /*
- * g->wait, the word by which a parked G is claimed (see park.c):
+ * g->wait, the word by which a parked G is claimed (see sched.c):
  *   IDLE    not about to wait.                            -> PREP by the G
  *   PREP    the G publishes itself on queues.             -> PARKED by the switch, WOKEN|why by a waker, IDLE by the G
  *   PARKED  off its M.                                    -> WOKEN|why by the one waker that wins, who readies it
@@ -91,7 +91,7 @@ struct pg_g {
 	_Atomic uint32_t rt;        /* see above */
 	_Atomic uint32_t pending;   /* PG_PEND_*; set by anyone, cleared by the G */
 	uint32_t mode;              /* enum pg_mode; written by the G */
-	_Atomic uint32_t wait;      /* PG_W_*, see park.c */
+	_Atomic uint32_t wait;      /* PG_W_*, see sched.c */
 	_Atomic uint32_t insys;     /* odd: announced, may be blocked in a system call; counts. Plain stores by the G */
 	_Atomic uint32_t state;     /* enum pg_gstate */
 	struct pg_g *schedlink;     /* next on a list of runnable or free Gs; owner of the list */
@@ -191,7 +191,8 @@ struct pg_p {
 	_Atomic uint32_t status;    /* PG_P_* */
 	int id;
 	_Atomic(struct pg_m *) m;   /* the M that holds it */
-	struct pg_p *link;          /* on sched.pidle */
+	struct pg_p *link;          /* on sched.pidle or sched.pspawn; sched lock */
+	bool spinning;              /* how the M asked for in pspawn shall start; sched lock */
 	struct pg_g *gfree;         /* dead Gs of the default size; owner */
 	int ngfree;
 	uint32_t handoffs;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the scheduler share among themselves: sched.c, runq.c, park.c, syscall.c, sysmon.c, timer.c, netpoll_epoll.c, fork.c. */
+/* What the files of the scheduler share among themselves: sched.c, runq.c, syscall.c, sysmon.c, timer.c, netpoll_epoll.c, fork.c. */
 #ifndef PG_PROC_H
 #define PG_PROC_H
 
@@ -21,6 +21,7 @@ struct pg_sched {
 	struct pg_lock lock;          /* everything here that is not atomic; rank: below all others, taken last */
 	struct pg_m *midle;
 	struct pg_p *pidle;
+	struct pg_p *pspawn;          /* Ps that wait for an M which sysmon is to make */
 	_Atomic int npidle;
 	_Atomic int nmspinning;
 	struct pg_glist runq;
@@ -72,7 +73,8 @@ static inline void pg_signal_route(struct pg_g *g)
 		pg_signal_route_slow(g);
 }
 void pg_kick(struct pg_m *m);          /* signal 32 to this M */
-void pg_chaos(struct pg_g *g);
+void pg_spawn(void);
+extern struct pg_g *pg_sysmon_g;               /* set while it runs */
 
 /* timer.c */
 void pg_timer_add(struct pg_p *p, struct pg_g *g, int64_t when);

@@ -121,6 +121,8 @@ static struct pg_m *allocm(void)
 	m->g0.m = m;
 	m->g0.mode = PG_NATIVE; /* the shim never runs here, save under a foreign signal handler */
 	m->g0.timer.idx = -1;
+	if (!pg_have_membarrier || pg_knobs.chaos)
+		atomic_store(&m->attn, PG_ATTN_FENCE);
 	atomic_store(&m->g0.rt, 1);
 	m->cur = &m->g0;
 	m->rnd = (uint32_t)(uintptr_t)m ^ 0x9e3779b9u;
@@ -191,6 +193,15 @@ static void startm(struct pg_p *p, bool spinning)
 	}
 	if (pg_sched.mcount < pg_knobs.maxm) {
 		pg_sched.mcount++;
+		if (pg_self_->mode == PG_NATIVE && pg_self_->m == &pg_nullm && pg_self_ != pg_sysmon_g) {
+			/* A thread inherits what the kernel keeps per thread: not from a wired or foreign one. */
+			p->link = pg_sched.pspawn;
+			p->spinning = spinning;
+			pg_sched.pspawn = p;
+			pg_unlock(&pg_sched.lock);
+			pg_sysmon_poke();
+			return;
+		}
 		pg_unlock(&pg_sched.lock);
 		if (newm(p, spinning))
 			return;
@@ -202,6 +213,30 @@ static void startm(struct pg_p *p, bool spinning)
 	pg_unlock(&pg_sched.lock);
 	if (spinning)
 		atomic_fetch_sub(&pg_sched.nmspinning, 1);
+}
+
+/* On sysmon: the Ms that native threads asked for. */
+void pg_spawn(void)
+{
+	struct pg_p *p;
+
+	for (;;) {
+		pg_lock(&pg_sched.lock);
+		p = pg_sched.pspawn;
+		if (p)
+			pg_sched.pspawn = p->link;
+		pg_unlock(&pg_sched.lock);
+		if (p == NULL)
+			return;
+		if (!newm(p, p->spinning)) {
+			pg_lock(&pg_sched.lock);
+			pg_sched.mcount--;
+			pidleput(p);
+			pg_unlock(&pg_sched.lock);
+			if (p->spinning)
+				atomic_fetch_sub(&pg_sched.nmspinning, 1);
+		}
+	}
 }
 
 void pg_wakep(void)
@@ -887,6 +922,7 @@ int pg_start(void)
 		return r;
 	n = pg_knobs.maxprocs ? (int)pg_knobs.maxprocs : count_cpus();
 	pg_nprocs = n > 256 ? 256 : n;
+	pg_have_membarrier = pg_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 	pg_allp = pg_mmap_alloc((size_t)pg_nprocs * sizeof *pg_allp);
 	m = allocm();
 	if (pg_allp == NULL || m == NULL)
@@ -894,7 +930,6 @@ int pg_start(void)
 	r = pg_netpoll_init();
 	if (r < 0)
 		return r;
-	pg_have_membarrier = pg_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
 	for (int i = 0; i < pg_nprocs; i++) {
 		pg_allp[i].id = i;
 		atomic_store(&pg_allp[i].timer0, PG_FOREVER);
@@ -919,9 +954,4 @@ int pg_start(void)
 	atomic_store(&pg_started, true);
 	pg_rt_exit(g);
 	return 0;
-}
-
-void pg_chaos(struct pg_g *g)
-{
-	(void)g;
 }

@@ -412,6 +412,39 @@ void pg_deliver(struct pg_g *g)
 	errno = e;
 }
 
+static struct pg_m *own_m(struct pg_g *g)
+{
+	return g->mode == PG_GREEN ? *(struct pg_m *volatile *)&g->m : g->oswired == 1 ? g->wiredm : NULL;
+}
+
+void pg_exec_hold(struct pg_g *g)
+{
+	struct pg_m *m;
+
+	while ((m = own_m(g)) != NULL) {
+		if (atomic_exchange(&m->kicked, 1)) {
+			pg_cpu_relax(); /* one is on its way: our handler clears it */
+			continue;
+		}
+		if (own_m(g) == m)
+			return;
+		atomic_store(&m->kicked, 0); /* it moved us */
+	}
+}
+
+void pg_exec_release(struct pg_g *g)
+{
+	struct pg_m *m = own_m(g);
+
+	if (m)
+		atomic_store(&m->kicked, 0);
+	/* What could not be said meanwhile. */
+	if (atomic_load(&g->pending)) {
+		pg_rt_enter(g);
+		pg_rt_exit(g);
+	}
+}
+
 void pg_interrupt(struct pg_g *g)
 {
 	struct pg_m *m;

@@ -37,4 +37,8 @@ void pg_deliver(struct pg_g *g);
 void pg_signal_init(void);
 void pg_signal_started(void);
 
+/* Around exec: a kick that is pending then would meet the new program, which does not know it.  Blocks: nothing. */
+void pg_exec_hold(struct pg_g *g);
+void pg_exec_release(struct pg_g *g);
+
 #endif

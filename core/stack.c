@@ -292,8 +292,13 @@ void pg_gfree(struct pg_g *g)
 	pg_unlock(&c->lock);
 }
 
+unsigned long pg_threads_made(void)
+{
+	return atomic_load(&next_tid) - TID_BASE;
+}
+
 static struct pg_lock foreign_lock;
-static struct pg_g *foreign; /* push-only list, by alllink2 = exit_tail */
+static struct pg_g *foreign; /* push-only, linked by schedlink */
 
 void pg_foreign_add(struct pg_g *g);
 void pg_foreign_add(struct pg_g *g)

@@ -23,6 +23,7 @@
 #include "core/proc.h"
 #include "core/say.h"
 #include "core/signal.h"
+#include "core/stats.h"
 #include "core/syscall.h"
 #include "core/thread.h"
 
@@ -185,6 +186,7 @@ static void *sysmon(void *arg)
 		now = pg_now();
 		pg_rt_enter(&sysmon_g);
 		did |= bury();
+		pg_spawn();
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
 			if (atomic_load(&p->m))
@@ -209,6 +211,7 @@ static void *sysmon(void *arg)
 		if (now - lastaudit > AUDIT) {
 			lastaudit = now;
 			pg_netpoll_audit(now);
+			pg_deadlock_check();
 		}
 		pg_rt_exit(&sysmon_g);
 		if (pg_knobs.schedtrace && now - lasttrace >= pg_knobs.schedtrace * 1000000) {

@@ -22,6 +22,8 @@ static inline unsigned long pg_g2pthread(struct pg_g *g) { return (unsigned long
 /* The G of a pthread_t, NULL if it is none that we know. */
 struct pg_g *pg_pthread2g(unsigned long t);
 
+/* Threads made since the start. */
+unsigned long pg_threads_made(void);
 size_t pg_default_stack(void);
 /* Bytes of TCB, static TLS and struct g that lie on a stack. */
 size_t pg_stack_overhead(void);

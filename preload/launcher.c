@@ -58,6 +58,7 @@ static const char *kind_text(const char *kind)
 		{"annv", "announced: others run on if it blocks"},
 		{"cann", "announced: others run on if it blocks; cancellation point"},
 		{"cannr", "announced: others run on if it blocks; cancellation point"},
+		{"exec", "the new program starts with nothing of ours pending"},
 		{"long", "gives its processor away at once"},
 		{"longr", "gives its processor away at once"},
 		{"clong", "gives its processor away at once; cancellation point"},

@@ -17,6 +17,7 @@
 #include "core/sched.h"
 #include "core/signal.h"
 #include "core/say.h"
+#include "core/stats.h"
 #include "preload/real.h"
 
 extern char **environ;
@@ -78,4 +79,9 @@ __attribute__((constructor(101))) static void start(void)
 	pg_knobs_init(environ);
 	pg_signal_init();
 	pg_fork_register();
+}
+
+__attribute__((destructor)) static void end(void)
+{
+	pg_stats_exit();
 }

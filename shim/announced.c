@@ -4,8 +4,11 @@
  *
  * kind: [c][ann|long][r|v].  c: a cancellation point; long: the P is handed off at once; r: made again
  * after an EINTR that no handler of the program without SA_RESTART accounts for; v: returns nothing.
+ * exec: no kick may be pending when the process becomes another program.
  */
 #include "shim/io.h"
+
+#include "core/signal.h"
 
 #define ENTER(cancels, enter)											\
 	struct pg_g *pg_g_ = pg_self_;										\
@@ -45,6 +48,19 @@
 		return PG_ANNOUNCED_(pg_self_, true, cancels, enter, PG_REAL(name) args);			\
 	}
 
+#define GEN_exec(ret, name, params, args)									\
+	PG_EXPORT ret name params										\
+	{													\
+		struct pg_g *pg_g_ = pg_self_;									\
+		if (pg_g_ == NULL)										\
+			return PG_REAL(name) args;								\
+		pg_entersyscall(pg_g_);										\
+		pg_exec_hold(pg_g_);										\
+		ret pg_r_ = PG_REAL(name) args;									\
+		pg_exec_release(pg_g_);										\
+		pg_exitsyscall(pg_g_);										\
+		return pg_r_;											\
+	}
 #define GEN_own(ret, name, params, args)
 #define GEN_ann(ret, name, params, args) ONCE(0, pg_entersyscall, ret, name, params, args)
 #define GEN_annr(ret, name, params, args) AGAIN(0, pg_entersyscall, ret, name, params, args)

@@ -2,7 +2,7 @@
 /*
  * What every file of the shim shares: the real functions, the four steps of a wrapper, cancellation points.
  *
- * A wrapper that only announces is one row of calls.def with kind `ann` or `annlong`; its body is generated.  A wrapper
+ * A wrapper that only announces is one row of calls.def with kind `ann`, `long` or one of their relatives; its body is generated.  A wrapper
  * of kind `own` is written in the file of its family.
  */
 #ifndef PG_SHIM_H

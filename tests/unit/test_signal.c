@@ -442,6 +442,12 @@ static void *ping(void *arg)
  * Signals for the process come at any instruction: of a G in the runtime, of the scheduler with its lock held, of the
  * watcher.  Nobody may take a lock or touch a queue from there.
  */
+static void *dozes(void *arg)
+{
+	(void)arg;
+	return (void *)(intptr_t)pg_sleep_until(pg_now() + 1000000, PG_WAIT_sleep);
+}
+
 static void process_signals_at_any_time(void)
 {
 	struct pg_g *g[10], *p;
@@ -462,9 +468,9 @@ static void process_signals_at_any_time(void)
 	for (uintptr_t i = 0; i < 10; i++)
 		g[i] = unit_go(ping, (void *)i);
 	while (waitpid(child, NULL, WNOHANG) == 0) {
-		p = unit_go(parked, NULL);
+		p = unit_go(dozes, NULL);
 		expect_g = NULL;
-		unit_join(p); /* ended by one of the signals */
+		unit_join(p);
 		expect_g = NULL;
 		if (++sleeping % 16 == 0 && waitpid(child, NULL, WNOHANG) != 0)
 			break;
