@@ -977,6 +977,8 @@ void pg_signal_init(void)
 	pg_main_g.altstack.ss_flags = SS_DISABLE;
 }
 
+static struct ksigaction kick_before; /* posix_spawn leaves signal 32 ignored: so shall the child of a fork find it */
+
 /* On sysmon. */
 void pg_signal_started(void)
 {
@@ -985,7 +987,7 @@ void pg_signal_started(void)
 
 	sysmon = pg_self_;
 	pg_find_text(&libc_text.lo, &libc_text.hi, &ld_text.lo, &ld_text.hi);
-	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &k, NULL, 8);
+	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &k, &kick_before, 8);
 	m = ~atomic_load(&accepted) & ~pg_sigbit(PG_SIG_KICK);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m, NULL, 8);
 }
@@ -1008,4 +1010,5 @@ void pg_signal_forked(void)
 	g->sigclass = -1;
 	atomic_store(&g->sigpend, 0);
 	sysmon = NULL;
+	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &kick_before, NULL, 8);
 }

@@ -85,6 +85,15 @@ static struct pg_slab *find_class(size_t total, size_t guard)
 	for (int i = 0; i < n; i++)
 		if (classes[i].total == total && classes[i].guard == guard)
 			c = &classes[i];
+	if (c == NULL && n >= MAXCLASS / 2) {
+		/* Many sizes: the best that is there, else one that others will fit as well. */
+		for (int i = 0; i < n; i++)
+			if (classes[i].total >= total && classes[i].guard >= guard && classes[i].total / 2 <= total &&
+			    (c == NULL || classes[i].total < c->total))
+				c = &classes[i];
+		while (c == NULL && (total & (total - 1)) != 0)
+			total += total & -total;
+	}
 	if (c == NULL && n < MAXCLASS) {
 		c = &classes[n];
 		c->total = total;
