@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Readiness of descriptors: what does not depend on how the kernel reports it (that is netpoll_epoll.c).
+ * Readiness of descriptors: what does not depend on how the kernel reports it (that is netpoll_epoll.c); the table is in fd.c.
  *
  * Each descriptor has a poll descriptor (pd), found by number, type-stable.  Each direction of it has a word:
  *   NIL    nobody waits, nothing is known                      -> WAIT by a G, READY by an edge
@@ -26,13 +26,8 @@
  * Lock order: the pd's lock before the scheduler's.  Source: Go's netpoll with two-phase parking (2014).
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 
 #include "arch.h"
 #include "core/netpoll.h"
@@ -44,12 +39,9 @@
 #define READY ((uintptr_t)1)
 #define WAIT ((uintptr_t)2)
 
-enum { CHUNK = 1024, NCHUNKS = 4096, AUDIT_BATCH = 128 };
+enum { AUDIT_BATCH = 128 };
 
-static _Atomic(struct pg_pd *) chunks[NCHUNKS];
-static _Atomic uint32_t flags_gen = 1;
 static _Atomic uint32_t epoch = 1; /* counts audits */
-static _Atomic int maxfd;
 
 struct pg_waiter { /* second and later Gs of one direction */
 	struct pg_waiter *next, *prev;
@@ -62,139 +54,6 @@ struct pg_pollnode {
 	struct pg_pd *pd;
 	struct pg_g *g;
 };
-
-/* The pd of fd if it has one. */
-struct pg_pd *pg_pd_peek(int fd)
-{
-	struct pg_pd *c;
-
-	if ((unsigned)fd >= (unsigned)CHUNK * NCHUNKS)
-		return NULL;
-	c = atomic_load_explicit(&chunks[fd / CHUNK], memory_order_acquire);
-	return c ? &c[fd % CHUNK] : NULL;
-}
-
-static struct pg_pd *getpd(int fd)
-{
-	struct pg_pd *pd = pg_pd_peek(fd), *c, *none = NULL;
-	int m;
-
-	if (pd == NULL) {
-		if ((unsigned)fd >= (unsigned)CHUNK * NCHUNKS)
-			return NULL;
-		c = pg_mmap_alloc(CHUNK * sizeof *c);
-		if (c == NULL)
-			return NULL;
-		for (int i = 0; i < CHUNK; i++)
-			c[i].fd = fd / CHUNK * CHUNK + i;
-		if (!atomic_compare_exchange_strong(&chunks[fd / CHUNK], &none, c))
-			pg_sys(SYS_munmap, c, CHUNK * sizeof *c);
-		pd = pg_pd_peek(fd);
-	}
-	for (m = atomic_load_explicit(&maxfd, memory_order_relaxed); fd > m;)
-		if (atomic_compare_exchange_weak(&maxfd, &m, fd))
-			break;
-	return pd;
-}
-
-/* ---- what a descriptor is ---- */
-
-static enum pg_fdkind learn(int fd)
-{
-	struct stat st;
-	int v, w;
-	socklen_t n = sizeof v;
-
-	if (pg_sys(SYS_fstat, fd, &st) < 0)
-		return PG_FD_BAD;
-	switch (st.st_mode & S_IFMT) {
-	case S_IFREG:
-	case S_IFDIR:
-	case S_IFBLK:
-		return PG_FD_FILE;
-	case S_IFSOCK:
-		if (pg_sys(SYS_getsockopt, fd, SOL_SOCKET, SO_PROTOCOL, &v, &n) == 0 && v == IPPROTO_TCP) {
-			n = sizeof w;
-			/* Out-of-band data in the stream would end a read early. */
-			if (pg_sys(SYS_getsockopt, fd, SOL_SOCKET, SO_OOBINLINE, &w, &n) == 0 && w == 0)
-				return PG_FD_STREAM;
-		}
-		return PG_FD_SOCKET;
-	case S_IFIFO:
-	case 0: /* eventfd, timerfd and their like */
-		return PG_FD_NOWAIT;
-	default:
-		return PG_FD_POLL;
-	}
-}
-
-enum pg_fdkind pg_fd_kind(int fd)
-{
-	struct pg_pd *pd = fd < 0 ? NULL : getpd(fd);
-	uint8_t k;
-
-	if (pd == NULL)
-		return PG_FD_BAD;
-	k = atomic_load_explicit(&pd->kind, memory_order_relaxed);
-	if (k == PG_FD_UNKNOWN) {
-		k = (uint8_t)learn(fd);
-		if (k != PG_FD_BAD)
-			atomic_store_explicit(&pd->kind, k, memory_order_relaxed);
-	}
-	return k;
-}
-
-static void get_flags(struct pg_pd *pd, uint32_t gen)
-{
-	struct timeval tv;
-	socklen_t n;
-	long fl = pg_sys(SYS_fcntl, pd->fd, F_GETFL);
-	int64_t t[2] = {PG_FOREVER, PG_FOREVER};
-	uint8_t k = atomic_load_explicit(&pd->kind, memory_order_relaxed);
-
-	if (k == PG_FD_SOCKET || k == PG_FD_STREAM) {
-		for (int i = 0; i < 2; i++) {
-			n = sizeof tv;
-			if (pg_sys(SYS_getsockopt, pd->fd, SOL_SOCKET, i == PG_READ ? SO_RCVTIMEO : SO_SNDTIMEO, &tv, &n) == 0 &&
-			    (tv.tv_sec || tv.tv_usec))
-				t[i] = tv.tv_sec > INT64_MAX / 2000000000 ? PG_FOREVER : (int64_t)tv.tv_sec * 1000000000 + tv.tv_usec * 1000;
-		}
-	}
-	pd->nonblock = fl >= 0 && fl & O_NONBLOCK;
-	pd->timeout[0] = t[0];
-	pd->timeout[1] = t[1];
-	atomic_store_explicit(&pd->flags_gen, gen, memory_order_release);
-}
-
-static struct pg_pd *fresh_flags(int fd)
-{
-	struct pg_pd *pd = fd < 0 ? NULL : getpd(fd);
-	uint32_t gen = atomic_load(&flags_gen);
-
-	if (pd && atomic_load_explicit(&pd->flags_gen, memory_order_acquire) != gen)
-		get_flags(pd, gen);
-	return pd;
-}
-
-bool pg_fd_nonblock(int fd)
-{
-	struct pg_pd *pd = fresh_flags(fd);
-
-	return pd && pd->nonblock;
-}
-
-int64_t pg_fd_timeout(int fd, int mode)
-{
-	struct pg_pd *pd = fresh_flags(fd);
-
-	return pd ? pd->timeout[mode] : PG_FOREVER;
-}
-
-void pg_fd_flags_changed(void)
-{
-	if (atomic_fetch_add(&flags_gen, 1) == UINT32_MAX)
-		atomic_fetch_add(&flags_gen, 1); /* 0 is what a new pd has */
-}
 
 /* ---- waking ---- */
 
@@ -348,7 +207,7 @@ static bool ready_now(int fd, int mode)
 int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 {
 	struct pg_g *g = pg_self();
-	struct pg_pd *pd = getpd(fd);
+	struct pg_pd *pd = pg_pd_get(fd);
 	struct pg_side *s;
 	uint32_t gen;
 	uintptr_t v;
@@ -486,7 +345,7 @@ int pg_netpoll_poll(const struct pollfd *fds, unsigned n, int64_t deadline, bool
 		struct pg_pd *pd;
 		if (fds[i].fd < 0)
 			continue;
-		pd = getpd(fds[i].fd);
+		pd = pg_pd_get(fds[i].fd);
 		r = pd ? reg(pd) : -EPERM;
 		if (r < 0)
 			goto out;
@@ -578,7 +437,7 @@ void pg_fd_forget(int fd)
 
 void pg_fd_forget_range(unsigned lo, unsigned hi)
 {
-	unsigned m = (unsigned)atomic_load(&maxfd);
+	unsigned m = (unsigned)atomic_load(&pg_pd_max);
 
 	for (unsigned fd = lo; fd <= hi && fd <= m; fd++)
 		pg_fd_forget((int)fd);
@@ -616,7 +475,7 @@ void pg_netpoll_audit(int64_t now)
 	struct pollfd pf[AUDIT_BATCH];
 	struct pg_glist l = {0};
 	uint32_t e;
-	int n = 0, m = atomic_load(&maxfd);
+	int n = 0, m = atomic_load(&pg_pd_max);
 
 	if (atomic_load(&pg_sched.pollwaiters) == 0 || now - last < 1000000000)
 		return;
@@ -626,7 +485,7 @@ void pg_netpoll_audit(int64_t now)
 		struct pg_pd *pd = pg_pd_peek(fd);
 		short ev = 0;
 		if (pd == NULL) {
-			fd |= CHUNK - 1;
+			fd |= PG_PD_CHUNK - 1;
 			continue;
 		}
 		for (int mode = 0; mode < 2; mode++) {
@@ -650,9 +509,9 @@ void pg_netpoll_audit(int64_t now)
 /* In a fork's child: nobody waits any more, and the poller is a new one. */
 void pg_netpoll_forked(void)
 {
-	for (int i = 0; i < NCHUNKS; i++) {
-		struct pg_pd *c = atomic_load(&chunks[i]);
-		for (int k = 0; c && k < CHUNK; k++) {
+	for (int i = 0; i < PG_PD_NCHUNKS; i++) {
+		struct pg_pd *c = pg_pd_peek(i * PG_PD_CHUNK);
+		for (int k = 0; c && k < PG_PD_CHUNK; k++) {
 			struct pg_pd *pd = &c[k];
 			pd->lock = (struct pg_lock){0};
 			atomic_fetch_add(&pd->gen, 1);

@@ -35,7 +35,12 @@ struct pg_pd {
 	_Atomic uint32_t pollepoch;
 };
 
+enum { PG_PD_CHUNK = 1024, PG_PD_NCHUNKS = 4096 };
+extern _Atomic int pg_pd_max; /* highest number that has a pd */
+
+/* The pd of fd if it has one; the same, made if need be (NULL: a bad number, or no memory). */
 struct pg_pd *pg_pd_peek(int fd);
+struct pg_pd *pg_pd_get(int fd);
 void pg_pd_edge(struct pg_pd *pd, int mode, struct pg_glist *l);
 void pg_pd_pollers(struct pg_pd *pd, struct pg_glist *l);
 /* Edge-triggered registration for both directions: 0 or -errno (EPERM: not pollable, EBADF). pd locked. */

@@ -48,7 +48,7 @@ void pg_globput(struct pg_g *g);               /* takes the sched lock */
 void pg_globputlist(struct pg_glist *l);       /* takes the sched lock */
 struct pg_g *pg_globget(struct pg_p *p, int max); /* sched lock held; the rest goes to p's queue */
 
-/* sched.c */
+/* sched.c, park.c, proc.c */
 void pg_ready(struct pg_g *g);                 /* g: claimed by pg_wake, or new */
 bool pg_claim(struct pg_g *g, enum pg_why why, bool *won);
 void pg_wakep(void);                           /* an M more, if there is an idle P and nobody looks for work already */
@@ -58,7 +58,11 @@ void pg_handoffp(struct pg_p *p);              /* p belongs to nobody: an M for 
 void pg_releasep(struct pg_m *m);
 void pg_finish_exit(struct pg_g *g);           /* g has left its stack for good */
 struct pg_p *pg_pidleget(void);                /* sched lock held */
+void pg_pidleput(struct pg_p *p);              /* sched lock held */
 void pg_acquirep(struct pg_m *m, struct pg_p *p);
+void pg_stopm(struct pg_m *m);                 /* on g0: sleeps until somebody gives m a P */
+void pg_schedule(struct pg_m *m) __attribute__((noreturn)); /* the loop of a g0 */
+void pg_g0_entry(void *m);                     /* the first frame of a g0 */
 long pg_membarrier(void);
 extern bool pg_have_membarrier;
 void pg_m_syncsignals(struct pg_m *m, struct pg_g *g); /* signal.c: mask and alternate stack of g onto m */

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Signal 32, the kick: makes an M look at its G (deliver, cancel, yield), at a duty every OS thread has in
+ * pg_allthreads_syscall, at its own mask.  glibc keeps the number for itself, so no program blocks or catches it.  It is blocked only
+ * while it is handled and by pg_sigwait, which waits for it too.  At most one is under way to an M (m->kicked).
+ */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "arch.h"
+#include "core/proc.h"
+#include "core/say.h"
+#include "core/sigstate.h"
+#include "core/syscall.h"
+
+static struct { long nr, a, b, c; _Atomic uint32_t seq, left; } cmd;
+_Atomic int pg_preempted_in_libc; /* Gs that were preempted inside libc and have not gone on; fork waits for them */
+
+extern void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi);
+
+void pg_kick(struct pg_m *m)
+{
+	if (m->tid && atomic_exchange(&m->kicked, 1) == 0 && pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK) < 0)
+		atomic_store(&m->kicked, 0);
+}
+
+static struct pg_m *own_m(struct pg_g *g)
+{
+	return g->mode == PG_GREEN ? *(struct pg_m *volatile *)&g->m : g->oswired == 1 ? g->wiredm : NULL;
+}
+
+void pg_exec_hold(struct pg_g *g)
+{
+	struct pg_m *m;
+
+	while ((m = own_m(g)) != NULL) {
+		if (atomic_exchange(&m->kicked, 1)) {
+			pg_cpu_relax(); /* one is on its way: our handler clears it */
+			continue;
+		}
+		if (own_m(g) == m)
+			return;
+		atomic_store(&m->kicked, 0); /* it moved us */
+	}
+}
+
+void pg_exec_release(struct pg_g *g)
+{
+	struct pg_m *m = own_m(g);
+
+	if (m)
+		atomic_store(&m->kicked, 0);
+	/* What could not be said meanwhile. */
+	if (atomic_load(&g->pending)) {
+		pg_rt_enter(g);
+		pg_rt_exit(g);
+	}
+}
+
+static struct { uintptr_t lo, hi; } libc_text, ld_text;
+
+static bool in_libc(uintptr_t pc)
+{
+	return (pc >= libc_text.lo && pc < libc_text.hi) || (pc >= ld_text.lo && pc < ld_text.hi);
+}
+
+void pg_kick_do_cmd(struct pg_g *g)
+{
+	struct pg_g *os = g->m == &pg_nullm ? g : &g->m->g0;
+	uint32_t seq = atomic_load(&cmd.seq);
+
+	if (os->cmdseq == seq || atomic_load(&cmd.left) == 0)
+		return;
+	os->cmdseq = seq;
+	pg_sys(cmd.nr, cmd.a, cmd.b, cmd.c);
+	atomic_fetch_sub(&cmd.left, 1);
+}
+
+static void kick(int sig, siginfo_t *info, void *ctx)
+{
+	ucontext_t *uc = ctx;
+	struct pg_g *g = pg_self_;
+	uint32_t gen;
+
+	(void)sig;
+	(void)info;
+	if (g == NULL)
+		return;
+	if (g->m != &pg_nullm)
+		atomic_store(&g->m->kicked, 0);
+	else if (g->wiredm)
+		atomic_store(&g->wiredm->kicked, 0);
+	pg_kick_do_cmd(g);
+	if (g == pg_sysmon_g) {
+		do {
+			gen = atomic_load(&pg_sig_accept_gen);
+			pg_set_uc_mask(uc, ~atomic_load(&pg_sig_accepted) & ~pg_sigbit(PG_SIG_KICK));
+		} while (gen != atomic_load(&pg_sig_accept_gen));
+		/* In force before it is said to be; the kick itself stays blocked until we return, so gen only grows. */
+		uint64_t m = pg_uc_mask(uc) | pg_sigbit(PG_SIG_KICK);
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m, NULL, 8);
+		atomic_store(&pg_sig_accept_applied, gen);
+		return;
+	}
+	if (g->m != &pg_nullm && g == &g->m->g0) {
+		if (~pg_uc_mask(uc) & ~atomic_load(&pg_sig_accepted) & ~PG_UNBLOCKABLE) {
+			pg_set_uc_mask(uc, ~PG_UNBLOCKABLE);
+			g->m->sigmask = ~PG_UNBLOCKABLE;
+		}
+		return;
+	}
+	if (atomic_load_explicit(&g->rt, memory_order_relaxed) > 0)
+		return; /* at rt_exit */
+	int e = errno;
+	uint32_t pend = atomic_load(&g->pending);
+	if (pend & (PG_PEND_SIGNAL | PG_PEND_CANCEL))
+		pg_sig_deliver(g, uc);
+	if (pend & PG_PEND_PREEMPT && g->mode == PG_GREEN) {
+		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_PREEMPT);
+		bool libc = in_libc(pg_uc_pc(uc));
+		if (g->insys & 1) {
+			errno = e;
+			return;
+		}
+		pg_rt_raise(g);
+		if (libc && atomic_fetch_add(&g->m->skips, 1) < 1000) {
+			pg_rt_lower(g); /* somewhere inside libc, perhaps with a lock: sysmon asks again soon */
+			errno = e;
+			return;
+		}
+		atomic_store(&g->m->skips, 0);
+		/* This M goes on with others: it must be open to kicks again. */
+		uint64_t mask = g->sigmask;
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+		pg_rt_lower(g);
+		pg_rt_enter(g);
+		if (libc)
+			atomic_fetch_add(&pg_preempted_in_libc, 1);
+		pg_switchaway(g, PG_OP_GLOBAL);
+		if (libc)
+			atomic_fetch_sub(&pg_preempted_in_libc, 1);
+		pg_rt_exit(g);
+	}
+	errno = e;
+}
+
+long pg_allthreads_syscall(long nr, long a, long b, long c);
+long pg_allthreads_syscall(long nr, long a, long b, long c)
+{
+	static struct pg_lock lock;
+	struct pg_g *g = pg_self();
+	int self, pid = getpid();
+	long r;
+
+	pg_rt_enter(g);
+	pg_lock(&lock);
+	self = (int)pg_sys(SYS_gettid);
+	r = pg_sys(nr, a, b, c);
+	if (r >= 0) {
+		cmd.nr = nr;
+		cmd.a = a;
+		cmd.b = b;
+		cmd.c = c;
+		(g->m == &pg_nullm ? g : &g->m->g0)->cmdseq = atomic_load(&cmd.seq) + 1;
+		uint32_t n = 1;
+		atomic_store(&cmd.left, 1u << 20);
+		atomic_fetch_add(&cmd.seq, 1);
+		if (pg_sysmon_tid && pg_sys(SYS_tgkill, pid, pg_sysmon_tid, PG_SIG_KICK) == 0)
+			n++;
+		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+			if (m->tid && m->tid != self && pg_sys(SYS_tgkill, pid, m->tid, PG_SIG_KICK) == 0)
+				n++;
+		atomic_fetch_sub(&cmd.left, (1u << 20) - (n - 1));
+		while (atomic_load(&cmd.left) != 0)
+			pg_sys(SYS_sched_yield);
+	}
+	pg_unlock(&lock);
+	pg_rt_exit(g);
+	return r;
+}
+
+static struct pg_ksigaction kick_before; /* posix_spawn leaves signal 32 ignored: so shall the child of a fork find it */
+
+/* On sysmon. */
+void pg_signal_started(void)
+{
+	struct pg_ksigaction k = {(void *)kick, SA_SIGINFO | SA_RESTART | PG_SA_RESTORER, pg_arch_restorer, 0};
+	uint64_t m;
+
+	pg_find_text(&libc_text.lo, &libc_text.hi, &ld_text.lo, &ld_text.hi);
+	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &k, &kick_before, 8);
+	m = ~atomic_load(&pg_sig_accepted) & ~pg_sigbit(PG_SIG_KICK);
+	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m, NULL, 8);
+}
+
+void pg_kick_forked(void)
+{
+	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &kick_before, NULL, 8);
+}

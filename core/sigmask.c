@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Signal masks of Gs, and which signals anybody takes.
+ *
+ * Live Gs are counted by mask (classes): only a few different masks exist in a program.  The union of what they have unblocked
+ * (accepted) is what sysmon has unblocked.  When it shrinks, the call that shrank it waits until sysmon and the idle Ms have
+ * followed: afterwards the kernel keeps such a signal pending.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "arch.h"
+#include "core/proc.h"
+#include "core/say.h"
+#include "core/sigstate.h"
+#include "core/syscall.h"
+
+enum { NCLASS = 128 };
+
+static struct { uint64_t mask; int n; } class[NCLASS]; /* class_lock */
+static int nclass;
+static struct pg_lock class_lock;
+_Atomic uint64_t pg_sig_accepted;
+_Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
+
+static void recompute_accept(void)
+{
+	uint64_t a = 0;
+
+	for (int i = 0; i < nclass; i++)
+		if (class[i].n > 0)
+			a |= ~class[i].mask;
+	a &= ~PG_UNBLOCKABLE;
+	if (a == atomic_load(&pg_sig_accepted))
+		return;
+	bool shrunk = atomic_load(&pg_sig_accepted) & ~a;
+	atomic_store(&pg_sig_accepted, a);
+	if (!pg_sysmon_tid)
+		return;
+	uint32_t gen = atomic_fetch_add(&pg_sig_accept_gen, 1) + 1;
+	int pid = getpid();
+	pg_sys(SYS_tgkill, pid, pg_sysmon_tid, PG_SIG_KICK);
+	if (!shrunk)
+		return;
+	/* Nobody may take it any more when the call that blocked it returns. */
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		if (m->tid && m->cur == &m->g0)
+			pg_kick(m);
+	while ((int32_t)(atomic_load(&pg_sig_accept_applied) - gen) < 0)
+		pg_sys(SYS_sched_yield);
+}
+
+static void class_leave(int i)
+{
+	if (i >= 0 && --class[i].n == 0)
+		recompute_accept();
+}
+
+static int class_enter(uint64_t mask)
+{
+	int hole = -1;
+
+	for (int i = 0; i < nclass; i++) {
+		if (class[i].mask == mask && class[i].n > 0) {
+			class[i].n++;
+			return i;
+		}
+		if (class[i].n == 0)
+			hole = i;
+	}
+	if (hole < 0) {
+		if (nclass == NCLASS)
+			return -1; /* not counted: sysmon does not take signals for it alone */
+		hole = nclass++;
+	}
+	class[hole].mask = mask;
+	class[hole].n = 1;
+	recompute_accept();
+	return hole;
+}
+
+/* g's mask in the books, the kernel's if it runs here.  rt > 0. */
+void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
+{
+	mask &= ~PG_UNBLOCKABLE;
+	if (g->sigmask != mask && atomic_load_explicit(&pg_started, memory_order_relaxed)) {
+		pg_lock(&class_lock);
+		int old = g->sigclass;
+		g->sigclass = class_enter(mask);
+		class_leave(old);
+		pg_unlock(&class_lock);
+	}
+	g->sigmask = mask;
+	if (g->mode == PG_GREEN)
+		g->m->sigmask = mask;
+	if (kernel)
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+	/* What waited for this? */
+	if (atomic_load(&g->sigpend) & ~mask || atomic_load(&pg_sig_procpend) & ~mask)
+		atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
+}
+
+void pg_m_syncsignals(struct pg_m *m, struct pg_g *g)
+{
+	if (m->sigmask != g->sigmask) {
+		m->sigmask = g->sigmask;
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m->sigmask, NULL, 8);
+	}
+	if (m->ss_sp != g->altstack.ss_sp) {
+		stack_t ss = g->altstack;
+		if (ss.ss_sp == NULL)
+			ss.ss_flags = SS_DISABLE;
+		pg_sys(SYS_sigaltstack, &ss, NULL);
+		m->ss_sp = g->altstack.ss_sp;
+	}
+}
+
+/* A thread begins or ends to live with its mask.  rt > 0. */
+void pg_signal_gstart(struct pg_g *g)
+{
+	pg_lock(&class_lock);
+	g->sigclass = class_enter(g->sigmask);
+	pg_unlock(&class_lock);
+}
+
+void pg_signal_gend(struct pg_g *g)
+{
+	pg_lock(&class_lock);
+	class_leave(g->sigclass);
+	g->sigclass = -1;
+	pg_unlock(&class_lock);
+	for (struct pg_sigq *q = atomic_exchange(&g->sigq, NULL), *n; q; q = n) {
+		n = q->next;
+		pg_sigq_put(q);
+	}
+	for (struct pg_sigq *q = g->sigpriv, *n; q; q = n) {
+		n = q->next;
+		pg_sigq_put(q);
+	}
+	g->sigpriv = NULL;
+}
+
+void pg_sigmask_forked(void)
+{
+	memset(class, 0, sizeof class);
+	nclass = 0;
+	class_lock = (struct pg_lock){0};
+	atomic_store(&pg_sig_accepted, 0);
+}

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files about signals share: signal.c (delivery), sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
+#ifndef PG_SIGSTATE_H
+#define PG_SIGSTATE_H
+
+#include <signal.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "core/proc.h"
+#include "core/signal.h"
+
+enum { PG_NSIG = 64 };
+#define PG_UNBLOCKABLE (pg_sigbit(SIGKILL) | pg_sigbit(SIGSTOP) | pg_sigbit(32) | pg_sigbit(33))
+
+/* The kernel's form. */
+struct pg_ksigaction {
+	void *handler;
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+extern struct pg_ksigaction pg_sigacts[PG_NSIG + 1]; /* the program's; written by sigcalls.c under its lock */
+
+struct pg_sigq {
+	struct pg_sigq *next;
+	uint32_t idx;
+	siginfo_t info;
+};
+/* Nodes from a fixed pool, lock-free; NULL when it is empty. Any context. */
+struct pg_sigq *pg_sigq_get(void);
+void pg_sigq_put(struct pg_sigq *q);
+
+extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process that no G takes now */
+extern _Atomic uint64_t pg_sig_accepted;              /* what some live G has unblocked */
+extern _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
+extern int pg_sysmon_tid;
+
+static inline uint64_t pg_uc_mask(const ucontext_t *uc)
+{
+	uint64_t m;
+
+	memcpy(&m, &uc->uc_sigmask, sizeof m);
+	return m;
+}
+
+static inline void pg_set_uc_mask(ucontext_t *uc, uint64_t m)
+{
+	memcpy(&uc->uc_sigmask, &m, sizeof m);
+}
+
+/* rt without the look at attn and pending: for a few lines that must stay on this M. */
+static inline void pg_rt_raise(struct pg_g *g)
+{
+	atomic_store_explicit(&g->rt, atomic_load_explicit(&g->rt, memory_order_relaxed) + 1, memory_order_relaxed);
+	pg_barrier();
+}
+
+static inline void pg_rt_lower(struct pg_g *g)
+{
+	pg_barrier();
+	atomic_store_explicit(&g->rt, atomic_load_explicit(&g->rt, memory_order_relaxed) - 1, memory_order_relaxed);
+}
+
+/* g's mask in the books; in the kernel too if asked to. rt > 0, g is the caller. */
+void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel);
+/* Takes one pending signal of set off g or off the process; 0: none.  rt > 0. */
+int pg_sig_take(struct pg_g *g, uint64_t set, siginfo_t *info);
+/* Runs the handlers of what is pending and unblocked; uc: the frame that was interrupted, or NULL. rt == 0. */
+void pg_sig_deliver(struct pg_g *g, ucontext_t *uc);
+/* The kernel's handler for all signals that the program handles. */
+void pg_sigtramp(int sig, siginfo_t *info, void *ctx);
+void pg_kick_do_cmd(struct pg_g *g);
+void pg_sigmask_forked(void), pg_sigcalls_forked(void), pg_kick_forked(void);
+
+#endif
