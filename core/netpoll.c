@@ -5,7 +5,7 @@
  * Each descriptor has a poll descriptor (pd), found by number, type-stable.  Each direction of it has a word:
  *   NIL    nobody waits, nothing is known                      -> WAIT by a G, READY by an edge
  *   READY  an edge nobody has used                             -> NIL by the G that uses it
- *   WAIT   a G is about to park                                -> its address by its commit, READY by an edge, NIL by itself
+ *   WAIT   a G is about to park; its address with bit 0 set      -> its address by its commit, READY by an edge, NIL by itself
  *   G      it is parked                                        -> NIL by an edge, which wakes it, or by itself when something
  *                                                                 else woke it
  * A G that resumes and does not find its own address in the word has been taken off by an edge: it counts as ready, whatever
@@ -37,7 +37,9 @@
 
 #define NIL ((uintptr_t)0)
 #define READY ((uintptr_t)1)
-#define WAIT ((uintptr_t)2)
+#define WAIT(g) ((uintptr_t)(g) | 1)
+#define IS_WAIT(v) (((v) & 1) && (v) != READY)
+#define IS_G(v) ((v) != NIL && !((v) & 1))
 
 enum { AUDIT_BATCH = 128 };
 
@@ -106,7 +108,7 @@ void pg_pd_edge(struct pg_pd *pd, int mode, struct pg_glist *l)
 	for (;;) {
 		if (v == READY)
 			break;
-		if (v == NIL || v == WAIT) {
+		if (v == NIL || IS_WAIT(v)) {
 			if (atomic_compare_exchange_weak(&s->word, &v, READY))
 				break;
 		} else if (atomic_compare_exchange_weak(&s->word, &v, NIL)) {
@@ -133,7 +135,7 @@ void pg_pd_pollers(struct pg_pd *pd, struct pg_glist *l)
 static bool commit(struct pg_g *g, void *arg)
 {
 	struct pg_side *s = arg;
-	uintptr_t v = WAIT;
+	uintptr_t v = WAIT(g); /* nobody else's: an edge may have used ours up, and another G have come */
 
 	return atomic_compare_exchange_strong(&s->word, &v, (uintptr_t)g);
 }
@@ -246,7 +248,7 @@ int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 			ready = why & PG_WHY_READY;
 			break;
 		}
-		if (!atomic_compare_exchange_weak(&s->word, &v, WAIT))
+		if (!atomic_compare_exchange_weak(&s->word, &v, WAIT(g)))
 			continue;
 		atomic_fetch_add(&pg_sched.pollwaiters, 1);
 		atomic_store_explicit(&s->epoch, atomic_load(&epoch), memory_order_relaxed);
@@ -265,7 +267,7 @@ int pg_netpoll_wait(int fd, int mode, int64_t deadline)
 		/* Still ours: it was not an edge.  Not ours: an edge took us off. */
 		v = (uintptr_t)g;
 		if (!atomic_compare_exchange_strong(&s->word, &v, NIL)) {
-			v = WAIT; /* woken before the commit */
+			v = WAIT(g); /* woken before the commit */
 			if (!atomic_compare_exchange_strong(&s->word, &v, NIL))
 				ready = true;
 			if (v == READY)
@@ -420,11 +422,11 @@ void pg_fd_forget(int fd)
 		struct pg_side *s = &pd->side[mode];
 		uintptr_t v = atomic_load(&s->word);
 		/* The next descriptor of this number begins with NIL. */
-		while (v != NIL && v != WAIT && !atomic_compare_exchange_weak(&s->word, &v, NIL))
+		while (v != NIL && !IS_WAIT(v) && !atomic_compare_exchange_weak(&s->word, &v, NIL))
 			;
-		if (v > WAIT)
+		if (IS_G(v))
 			wake_to((struct pg_g *)v, PG_WHY_READY, NULL);
-		else if (v == WAIT)
+		else if (IS_WAIT(v))
 			pg_pd_edge(pd, mode, NULL);
 		if (atomic_load(&s->nqueued))
 			wake_queued(pd, s, true, NULL);
@@ -490,7 +492,7 @@ void pg_netpoll_audit(int64_t now)
 		}
 		for (int mode = 0; mode < 2; mode++) {
 			struct pg_side *s = &pd->side[mode];
-			if (atomic_load_explicit(&s->word, memory_order_relaxed) > WAIT && atomic_load(&s->epoch) != e)
+			if (IS_G(atomic_load_explicit(&s->word, memory_order_relaxed)) && atomic_load(&s->epoch) != e)
 				ev |= mode == PG_READ ? POLLIN : POLLOUT;
 		}
 		/* A G in poll(2) may wait for one direction only and others be ready for long: it has looked itself. */

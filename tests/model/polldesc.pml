@@ -7,23 +7,20 @@
  *             pg_park_commit, pg_wake).
  * Command     tests/model/run quick polldesc   (with a deadline; -DCLOSE: with pg_fd_forget instead of the
  *             end of file; `all`: -DN=3, three readers)
- * Size        quick 2,498,129 and 1,196,414 states (CLOSE), 3 and 2 s; all (three readers) 16,679,820 and
- *             11,836,191 states, 24 and 15 s
+ * Size        quick 3,763,888 (BYTES=2) and 3,790,161 states (CLOSE), 5 s each; all (BYTES=3) 8.7 M
  *
  * N readers (two), a source of BYTES bytes and an end of file, the poller (edges that came together are
  * one).  A reader tries first; on EAGAIN it waits, then tries again.  After a success it may leave for
- * good, unless it is the last.  Reader 0 may have a deadline. The word belongs to the *owner*, the one
- * reader that may wait on it; others queue under the lock.  Sections under the pd lock are one step.
+ * good, unless it is the last.  Reader 0 may have a deadline.  Sections under the pd lock are one step.
  * All accesses to the word are locked instructions, so no store buffer is needed.
  *
  * Rules that the model showed to be needed
- *             - whoever succeeds, or stops trying for another reason than EAGAIN, passes the baton; when
- *               the one chosen was claimed by its deadline, to the next
- *             - an owner that leaves by its deadline makes a queued reader try, which becomes the next
- *               owner
- *             - an owner that was not also the previous owner looks at the descriptor (poll) after WAIT
- *               is published: the edge for what it did not see may have been consumed by the previous
- *               one
+ *             - whoever succeeds, or stops trying for another reason than EAGAIN, passes the baton
+ *             - an edge that finds nobody on the word, or who leaves the word by its deadline, wakes one in the queue
+ *             - once a direction has had a second reader (shared), each looks at the descriptor (poll) after
+ *               WAIT is published: the edge for what it did not see may have been used by another one
+ *             - WAIT tells whose it is: one that was used up by an edge must not be mistaken for a later one
+ *             - whoever was taken off the word or the queue counts as ready, whatever else woke it
  *
  * Checked     - no reader is left parked: all end; every byte is read
  *             - a reader is made runnable at most once per wait, and only when parked
@@ -31,10 +28,11 @@
  * Mutants     1  no baton
  *             2  the commit callback stores G instead of a CAS
  *             3  an edge that finds WAIT is ignored
- *             4  a new owner does not look after WAIT is published
- *             5  an owner that leaves by its deadline tells nobody
- *             6  (N=3) a baton whose receiver was claimed by its deadline is dropped
- *             7  (CLOSE) the flag is not looked at when the wait begins
+ *             4  nobody looks after WAIT is published
+ *             5  neither an edge that finds nobody on the word nor who leaves it by its deadline wakes the queue
+ *             6  one who queues does not look at the word again
+ *             7  (CLOSE) the generation is not looked at when the wait begins
+ *             8  (CLOSE) WAIT is the same for all: one reader commits on the WAIT of another
  */
 #ifndef MUTANT
 #define MUTANT 0
@@ -48,13 +46,19 @@
 
 #define NIL   0
 #define READY 1
-#define WAIT  2
-#define G     3 /* G + i */
+#define W     2 /* W + i: WAIT of reader i */
+#define G     6 /* G + i */
 
 #define W_IDLE   0
 #define W_PREP   1
 #define W_PARKED 2
 #define W_WOKEN  3
+
+#if MUTANT == 8
+#define WAIT(i) W
+#else
+#define WAIT(i) (W + i)
+#endif
 
 #define NOG N
 
@@ -66,10 +70,12 @@ bool runnable[N];
 byte data, got;
 bool eof, edge, source_done;
 
+byte user = NOG;  /* pd->side.user, .shared */
+bool shared;
+
 /* under the pd lock */
-byte owner = NOG, last = NOG;
 chan q = [N] of { byte };
-bool closing;
+bool closing;    /* the generation has changed */
 
 byte alive = N;
 bool waiting0;   /* reader 0's timer is armed */
@@ -90,37 +96,27 @@ inline wake(k, by_timer, won)
 	od
 }
 
-/* wakes queued readers until one wake-up counts */
-inline pass()
+/* wake_queued: takes one off the queue and wakes it, under the lock */
+inline pass(n, won)
 {
-	do
-	:: atomic {
+	atomic {
 		if
-		:: q?n
-		:: empty(q) -> n = NOG
-		fi
-	   };
-	   if
-	   :: n == NOG -> break
-	   :: else
-	   fi;
-	   wake(n, false, won);
-#if MUTANT == 6
-	   break
-#else
-	   if
-	   :: won -> break
-	   :: else
-	   fi
-#endif
-	od;
-	atomic { n = 0; won = false }
+		:: q?n ->
+			if
+			:: gw[n] == W_PREP -> gw[n] = W_WOKEN
+			:: gw[n] == W_PARKED -> gw[n] = W_WOKEN; assert(!runnable[n]); runnable[n] = true
+			:: else
+			fi
+		:: empty(q)
+		fi;
+		n = 0; won = false
+	}
 }
 
 proctype Reader(byte i)
 {
-	byte n, old;
-	bool look, won, is_owner, late;
+	byte n, v;
+	bool won, ready, late, taken;
 
 try:	atomic {
 		if
@@ -130,46 +126,72 @@ try:	atomic {
 		fi
 	};
 #if MUTANT != 1
-	pass();
+	pass(n, won);
 #endif
 	if
 	:: atomic { alive > 1 -> alive--; goto out }
 	:: goto try
 	fi;
 
-wait:	atomic { /* lock */
-		late = false;
-		if
+wait:	atomic { ready = false; late = false };
 #if MUTANT != 7
-		:: closing -> goto at_end
+	if
+	:: closing -> goto at_end
+	:: else
+	fi;
 #endif
-		:: else -> skip
-		fi;
-		gw[i] = W_PREP;
-		if
-		:: owner == NOG -> owner = i; is_owner = true; look = (last != i); last = i
-		:: else -> q!i; is_owner = false
-		fi
-	};
+	if
+	:: atomic { user == NOG -> user = i }
+	:: atomic { user != NOG && user != i } -> shared = true
+	:: user == i
+	fi;
 	if
 	:: i == 0 -> waiting0 = true
 	:: else
 	fi;
+
+again:	if
+	:: atomic { word == READY -> word = NIL; ready = true; goto leave }
+	:: atomic { word == NIL -> word = WAIT(i); goto own }
+	:: word >= W -> skip
+	fi;
+
+	/* behind the holder of the word: wait_queued */
+	gw[i] = W_PREP;
+	atomic { q!i };
+#if MUTANT != 6
 	if
-	:: !is_owner -> goto park
+	:: word == NIL || word == READY -> atomic { gw[i] = W_IDLE; ready = true; goto dequeue }
 	:: else
 	fi;
+#endif
 	atomic {
 		if
-		:: word == READY -> word = NIL; gw[i] = W_IDLE; goto leave
-		:: else -> assert(word == NIL); word = WAIT
+		:: gw[i] == W_PREP -> gw[i] = W_PARKED
+		:: else -> goto qwoken
 		fi
 	};
+	atomic { runnable[i] -> runnable[i] = false };
+qwoken:	atomic { late = expired[i]; gw[i] = W_IDLE; expired[i] = false };
+dequeue:
+	atomic {
+		if
+		:: q??[eval(i)] -> q??eval(i)
+		:: else -> ready = true
+		fi
+	};
+	goto leave;
+
+own:	gw[i] = W_PREP;
 #if MUTANT != 4
 	if
-	:: look && (data > 0 || eof) ->
-		atomic { old = word; word = NIL };
-		atomic { gw[i] = W_IDLE; old = READY; goto leave }
+	:: shared && (data > 0 || eof) -> atomic { gw[i] = W_IDLE; ready = true; goto off }
+	:: else
+	fi;
+#endif
+#if MUTANT != 7
+	if
+	:: closing -> gw[i] = W_IDLE; goto off
 	:: else
 	fi;
 #endif
@@ -179,55 +201,56 @@ wait:	atomic { /* lock */
 #else
 	atomic {
 		if
-		:: word == WAIT -> word = G + i
-		:: else -> assert(word == READY); goto resumed
+		:: word == WAIT(i) -> word = G + i
+		:: else -> goto resumed
 		fi
 	};
 #endif
-park:	atomic {
+	atomic {
 		if
 		:: gw[i] == W_PREP -> gw[i] = W_PARKED
 		:: else -> assert(gw[i] == W_WOKEN); goto resumed
 		fi
 	};
 	atomic { runnable[i] -> runnable[i] = false };
-	assert(gw[i] == W_WOKEN);
-
 resumed:
 	atomic { late = (gw[i] == W_WOKEN && expired[i]); gw[i] = W_IDLE; expired[i] = false };
-	if
-	:: is_owner -> atomic { old = word; word = NIL }
-	:: else ->
-		atomic { /* lock: off the queue, if still on it */
+off:	if
+	:: atomic { word == G + i -> word = NIL }
+	:: atomic { word != G + i } ->
+		if
+		:: atomic { word == WAIT(i) -> word = NIL }
+		:: atomic { word != WAIT(i) -> v = word; ready = true };
+		   if
+		   :: v == READY ->
 			if
-			:: q??[eval(i)] -> q??eval(i)
-			:: else
+			:: atomic { word == READY -> word = NIL }
+			:: word != READY
 			fi
-		}
+		   :: else
+		   fi
+		fi
 	fi;
-
-leave:	if
-	:: i == 0 -> waiting0 = false
-	:: else
-	fi;
+#if MUTANT != 5
 	if
-	:: is_owner ->
-		atomic { owner = NOG; late = late && old != READY };
+	:: !ready -> pass(n, won)
 	:: else
 	fi;
-	atomic { old = 0; look = false };
+#endif
+
+leave:	atomic {
+		v = 0;
+		if
+		:: i == 0 -> waiting0 = false
+		:: else
+		fi
+	};
 	if
 	:: closing -> goto at_end
 	:: else
 	fi;
 	if
-	:: late ->
-#if MUTANT != 5
-		if
-		:: is_owner -> pass()
-		:: else
-		fi;
-#endif
+	:: late && !ready ->
 		if
 		:: atomic { alive > 1 -> alive--; goto out }
 		:: alive == 1 -> goto try
@@ -237,7 +260,7 @@ leave:	if
 
 at_end:
 #if MUTANT != 1
-	pass();
+	pass(n, won);
 #endif
 	alive--;
 out:	skip
@@ -252,18 +275,24 @@ proctype Poller()
 	:: atomic { source_done && !edge -> break }
 	:: atomic { edge -> edge = false };
 	   do
-	   :: atomic { word == READY -> break }
+	   :: atomic { word == READY -> goto queued }
 #if MUTANT == 3
-	   :: atomic { word == NIL -> word = READY; break }
-	   :: atomic { word == WAIT -> break }
+	   :: atomic { word == NIL -> word = READY; goto queued }
+	   :: atomic { word >= W && word < G -> goto queued }
 #else
-	   :: atomic { word == NIL || word == WAIT -> word = READY; break }
+	   :: atomic { word == NIL || (word >= W && word < G) -> word = READY; goto queued }
 #endif
-	   :: atomic { word >= G -> k = word - G; word = READY };
+	   :: atomic { word >= G -> k = word - G; word = NIL };
 	      wake(k, false, won);
-	      break
+	      goto next
 	   od;
-	   atomic { k = 0; won = false }
+queued:
+#if MUTANT != 5
+	   pass(k, won);
+#else
+	   skip;
+#endif
+next:	   atomic { k = 0; won = false }
 	od
 }
 
@@ -288,14 +317,15 @@ proctype Closer()
 	bool won;
 	byte n;
 
-	atomic { closing = true; n = owner };
+	closing = true;
 	if
-	:: n != NOG -> wake(n, false, won)
-	:: else
+	:: atomic { word >= W && word < G -> word = READY }
+	:: atomic { word >= G -> n = word - G; word = NIL }; wake(n, false, won)
+	:: atomic { word == NIL || word == READY -> word = NIL }
 	fi;
+	n = 0;
 	do
-	:: atomic { q?n };
-	   wake(n, false, won)
+	:: nempty(q) -> pass(n, won)
 	:: empty(q) -> break
 	od
 }

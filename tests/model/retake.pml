@@ -3,7 +3,7 @@
  * Entering the runtime by plain stores, and the thread that takes Ps away: g->rt, m->attn, m->switches.
  *
  * Models      core/g.h: pg_rt_enter, pg_rt_exit; core/syscall.c: pg_rt_enter_slow, pg_lostp,
- *             pg_entersyscallblock; core/sysmon.c: pg_retake; the stores to m->cur and m->switches of a
+ *             pg_entersyscallblock; core/syscall.c: pg_retake; the stores to m->cur and m->switches of a
  *             switch in core/sched.c.
  * Command     tests/model/run quick retake   (with one and with two Ps)
  * Size        quick 2,241,125 (one P) and 7,223,051 states (two), 5 and 12 s; all (sysmon tries twice)
