@@ -97,7 +97,6 @@ struct pg_g {
 	struct pg_g *schedlink;     /* next on a list of runnable or free Gs; owner of the list */
 	struct pg_timer timer;      /* its one deadline */
 	struct pg_note note;        /* a native G sleeps here */
-	struct pg_lock_waiter lockw;/* waits for runtime locks with this; lock_sema.c */
 	_Atomic uint32_t reason;    /* enum pg_reason */
 	int64_t since;              /* CLOCK_MONOTONIC ns at park, when somebody asked for it */
 

@@ -17,7 +17,7 @@ struct pg_lock {
 	_Atomic uintptr_t key;
 };
 
-/* One per OS thread that may wait; used by the sema variant. */
+/* One who waits, on its own stack; used by the sema variant. */
 struct pg_lock_waiter {
 	struct pg_lock_waiter *next;
 	_Atomic uint32_t sema;

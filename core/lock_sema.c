@@ -7,7 +7,9 @@
  * the lock is held.
  * Note: 0 clear, 1 woken, otherwise the sleeping thread.  0 -> sleeper by the sleeper, -> 1 by the waker, who wakes whom it
  * found; a sleeper whose time is up takes itself back with sleeper -> 0 or, failing that, was woken after all.
- * Semaphore: a futex word, 0 or 1, in the G; set by the one waker, consumed by its owner.
+ * Semaphore: a futex word, 0 or 1, on the waiter's stack; set by the one waker, consumed by its owner.  (One per G would not do: a
+ * signal handler may wait for a lock while the code it interrupted sleeps on a note.)  The waker's futex_wake may come when
+ * the waiter has gone on: it wakes nobody, or somebody who looks again.
  */
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -50,7 +52,7 @@ static bool semasleep(struct pg_lock_waiter *w, int64_t deadline, bool once)
 
 void pg_lock(struct pg_lock *l)
 {
-	struct pg_lock_waiter *w = NULL;
+	struct pg_lock_waiter me = {0}, *w = &me;
 	int spins = LOCK_SPINS;
 
 	for (;;) {
@@ -65,8 +67,6 @@ void pg_lock(struct pg_lock *l)
 			pg_cpu_relax();
 			continue;
 		}
-		if (w == NULL)
-			w = &pg_self()->lockw;
 		w->next = (struct pg_lock_waiter *)(v & ~HELD);
 		if (atomic_compare_exchange_weak_explicit(&l->key, &v, (uintptr_t)w | HELD, memory_order_release,
 							  memory_order_relaxed)) {
@@ -119,7 +119,7 @@ void pg_notewakeup(struct pg_note *n)
 
 void pg_notesleep(struct pg_note *n)
 {
-	struct pg_lock_waiter *w = &pg_self()->lockw;
+	struct pg_lock_waiter me = {0}, *w = &me;
 	uintptr_t v = 0;
 
 	if (atomic_compare_exchange_strong_explicit(&n->key, &v, (uintptr_t)w, memory_order_acq_rel, memory_order_acquire))
@@ -128,7 +128,7 @@ void pg_notesleep(struct pg_note *n)
 
 bool pg_notetsleep(struct pg_note *n, int64_t deadline)
 {
-	struct pg_lock_waiter *w = &pg_self()->lockw;
+	struct pg_lock_waiter me = {0}, *w = &me;
 	uintptr_t v = 0;
 
 	if (!atomic_compare_exchange_strong_explicit(&n->key, &v, (uintptr_t)w, memory_order_acq_rel, memory_order_acquire))

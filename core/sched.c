@@ -127,19 +127,20 @@ void pg_switchaway(struct pg_g *g, unsigned op)
 
 void pg_yield(void)
 {
-	struct pg_g *g = pg_self_;
-	struct pg_m *m = g->m;
-	struct pg_p *p = m->p;
+	struct pg_g *g = pg_self();
+	struct pg_p *p;
 
 	if (g->mode == PG_NATIVE) {
 		pg_sys(SYS_sched_yield);
 		return;
 	}
+	pg_rt_enter(g);
+	p = g->m->p;
 	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
-	if (pg_runqempty(p) && atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) == 0 &&
-	    ++p->schedtick % TICK_GLOBAL != 0)
-		return;
-	pg_switchaway(g, PG_OP_YIELD);
+	if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
+	    ++p->schedtick % TICK_GLOBAL == 0)
+		pg_switchaway(g, PG_OP_YIELD);
+	pg_rt_exit(g);
 }
 
 void pg_newproc(struct pg_g *g)

@@ -28,7 +28,7 @@ unsigned pg_park_commit(struct pg_g *g, bool (*commit)(struct pg_g *, void *), v
  * OS thread; caller has rt > 0 or is on a g0. */
 bool pg_wake(struct pg_g *g, enum pg_why why);
 
-/* Gives the P to others.  Blocks: the G, for one round. */
+/* Gives the P to others.  Inside the runtime or outside.  Blocks: the G, for one round. */
 void pg_yield(void);
 
 /* Waits until deadline (monotonic ns). 0, or -EINTR when a signal handler ran. */

@@ -108,10 +108,10 @@ int pg_sigsuspend(uint64_t set)
 	pg_rt_enter(g);
 	pg_sig_setmask(g, set, true);
 	pg_rt_exit(g);
-	while (!(atomic_load(&g->cancelled) && g->cancel_state == 0)) {
+	for (;;) {
 		pg_rt_enter(g);
 		/* No handler runs from here on: what comes is seen by pg_park. */
-		if (g->sig_ran != before) {
+		if (g->sig_ran != before || (atomic_load(&g->cancelled) && g->cancel_state == 0)) {
 			pg_rt_exit(g);
 			break;
 		}
@@ -146,7 +146,8 @@ int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline)
 		pg_rt_raise(g);
 		r = pg_sig_take(g, set, info);
 		pg_rt_lower(g);
-		if (r == 0 && !(atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL))) {
+		if (r == 0 && !(atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) &&
+		    !(atomic_load(&g->cancelled) && g->cancel_state == 0)) {
 			if (deadline != PG_FOREVER) {
 				int64_t left = deadline - pg_now();
 				if (left < 0)

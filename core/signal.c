@@ -349,6 +349,9 @@ static void put_inbox(struct pg_g *g, int sig, siginfo_t *info)
 	}
 	atomic_store(&pg_signal_inbox, true);
 	atomic_fetch_or(&g->pending, PG_PEND_SIGNAL); /* so that rt_exit looks */
+	/* g may be asleep in the runtime, in a futex that SA_RESTART takes up again, or on its way there. */
+	if (g != pg_sysmon_g)
+		pg_sysmon_poke();
 }
 
 void pg_signal_route_slow(struct pg_g *g)
@@ -357,6 +360,7 @@ void pg_signal_route_slow(struct pg_g *g)
 	uint64_t bits;
 
 	pg_rt_raise(g);
+	pg_rt_settle(g);
 	while (atomic_exchange(&pg_signal_inbox, false)) {
 		for (q = atomic_exchange(&inbox, NULL); q; q = n) {
 			siginfo_t info = q->info;
@@ -396,6 +400,7 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 				put_inbox(g, sig, info);
 			} else {
 				pg_rt_raise(g);
+				pg_rt_settle(g);
 				route(sig, info);
 				pg_rt_lower(g);
 			}
@@ -450,6 +455,12 @@ void pg_signal_forked(void)
 		atomic_store(&procq[i], NULL);
 	g->sigclass = -1;
 	atomic_store(&g->sigpend, 0);
+	/* What came for the parent while it was forking is the parent's. */
+	atomic_store(&g->sigq, NULL);
+	g->sigpriv = NULL;
+	atomic_store(&pg_signal_inbox, false);
+	atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_SIGNAL);
+	g->wiredm = NULL;
 	pg_sigmask_forked();
 	pg_sigcalls_forked();
 	pg_kick_forked();

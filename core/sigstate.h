@@ -56,6 +56,24 @@ static inline void pg_rt_raise(struct pg_g *g)
 	pg_barrier();
 }
 
+/*
+ * After pg_rt_raise from user code: settles whose the P is, for what makes Gs runnable.  If it is gone, m->p says so, and the next
+ * pg_rt_enter, which still finds TAKEN, gets another.
+ */
+static inline void pg_rt_settle(struct pg_g *g)
+{
+	struct pg_m *m = g->m;
+	uint32_t a;
+
+	if (m == &pg_nullm || g == &m->g0 || atomic_load_explicit(&m->attn, memory_order_relaxed) == 0)
+		return;
+	atomic_thread_fence(memory_order_seq_cst);
+	while ((a = atomic_load(&m->attn)) & PG_ATTN_WANT)
+		atomic_compare_exchange_strong(&m->attn, &a, a & ~(uint32_t)PG_ATTN_WANT);
+	if (a & PG_ATTN_TAKEN)
+		m->p = NULL;
+}
+
 static inline void pg_rt_lower(struct pg_g *g)
 {
 	pg_barrier();

@@ -12,6 +12,7 @@
  * It also is where process-directed signals go which no running G takes (signal.c).
  */
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -138,11 +139,13 @@ static void trace_line(int64_t now, int64_t start)
 	       atomic_load(&pg_sched.runqsize), total, atomic_load(&pg_sched.pollwaiters), atomic_load(&pg_nthreads));
 }
 
+static _Atomic uint32_t poked; /* somebody wants us now; a futex word, so that it is not missed on the way to sleep */
+
 static void nap(int64_t ns)
 {
 	struct timespec ts = {ns / 1000000000, ns % 1000000000};
 
-	pg_sys(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, &ts, NULL);
+	pg_sys(SYS_futex, &poked, FUTEX_WAIT_PRIVATE, 0, &ts);
 }
 
 /* Wired Gs whose threads are on their last way to the kernel: when they are gone, their joiners may know. */
@@ -184,7 +187,10 @@ static void *sysmon(void *arg)
 		else
 			nap(tick);
 		now = pg_now();
+		atomic_store(&poked, 0);
 		pg_rt_enter(&sysmon_g);
+		/* Signals that came to a thread which sleeps on in the runtime. */
+		pg_signal_route(&sysmon_g);
 		did |= bury();
 		pg_spawn();
 		for (int i = 0; i < pg_nprocs; i++) {
@@ -226,7 +232,7 @@ static void *sysmon(void *arg)
 		if (idle > IDLE_TICKS && !pg_knobs.schedtrace) {
 			pg_noteclear(&pg_sched.sysmonnote);
 			atomic_store(&pg_sched.sysmonwait, 1);
-			busy = false;
+			busy = atomic_load(&poked);
 			for (int i = 0; i < pg_nprocs; i++)
 				busy |= atomic_load(&pg_allp[i].m) != NULL;
 			/* Once a second all the same: the audit. */
@@ -250,8 +256,9 @@ void pg_sysmon_wake(void)
 
 void pg_sysmon_poke(void)
 {
-	if (pg_sysmon_tid)
-		pg_sys(SYS_tgkill, getpid(), pg_sysmon_tid, PG_SIG_KICK);
+	atomic_store(&poked, 1);
+	pg_sysmon_wake();
+	pg_sys(SYS_futex, &poked, FUTEX_WAKE_PRIVATE, 1);
 }
 
 void pg_sysmon_start(void)
@@ -264,6 +271,7 @@ void pg_sysmon_start(void)
 	sysmon_g.mode = PG_NATIVE;
 	sysmon_g.timer.idx = -1;
 	sysmon_g.magic = PG_MAGIC;
+	sysmon_g.sigmask = ~0ull; /* it only passes signals on: pg_sig_take must find none for it */
 	pg_noteclear(&started);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	r = pg_real_pthread_create(&t, NULL, sysmon, NULL);

@@ -95,10 +95,20 @@ static int fill(struct pg_g *g, pthread_attr_t *attr)
 {
 	struct sched_param param = { .sched_priority = g->prio };
 	size_t size = (size_t)((char *)g->stack_hi - (char *)g->stack_lo);
+	char *lo = g->stack_lo;
 	cpu_set_t cpus;
 	int err;
 
-	pthread_attr_setstack(attr, g->stack_lo, size);
+	/* What core adds to the size that was asked for is not shown; it lies at the far end then. */
+	if (!g->userstack) {
+		size_t extra = (pg_stack_overhead() + 12288 + 4095) & ~(size_t)4095;
+
+		if (extra < size) {
+			lo += extra;
+			size -= extra;
+		}
+	}
+	pthread_attr_setstack(attr, lo, size);
 	pthread_attr_setguardsize(attr, g->guard);
 	pthread_attr_setdetachstate(attr, atomic_load(&g->life) == PG_LIFE_DETACHED ? PTHREAD_CREATE_DETACHED
 										     : PTHREAD_CREATE_JOINABLE);

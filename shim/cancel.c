@@ -144,9 +144,11 @@ static _Unwind_Reason_Code stop(int version, _Unwind_Action actions, _Unwind_Exc
 	}
 	if (last) {
 		run_old(top - 1, top);
+		pg_once_unwound(g, top - 1, top);
 		end_here(g);
 	}
 	run_old(buf == g->exit_buf ? top - 1 : buf_sp(buf), top);
+	pg_once_unwound(g, buf == g->exit_buf ? top - 1 : buf_sp(buf), top);
 	/* A handler may call pthread_exit itself: its own buffer must not be the next. */
 	if (buf != g->exit_buf)
 		__pthread_unregister_cancel(buf);

@@ -183,6 +183,12 @@ static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, c
 	/* Not even an asynchronous cancellation may leave without the mutex. */
 	type = atomic_exchange_explicit(&g->cancel_type, PTHREAD_CANCEL_DEFERRED, memory_order_relaxed);
 	pg_rt_enter(g);
+	if (pg_cancel_wanted(g)) { /* it came since we looked; from here on one finds us waiting */
+		pg_rt_exit(g);
+		atomic_store_explicit(&g->cancel_type, type, memory_order_relaxed);
+		pg_testcancel();
+		pg_rt_enter(g);
+	}
 	enqueue(c, &w);
 	err = pg_mutex_unlock(g, m);
 	if (err == 0) {

@@ -55,6 +55,9 @@ int pg_io_wait(struct pg_iowait *w)
 		wait_in_kernel(w);
 		r = w->deadline != PG_FOREVER && pg_now() >= w->deadline ? -ETIMEDOUT : -EINTR;
 	}
+	/* Cancelled, then closed: a thread that waited in the kernel would have seen the former only. */
+	if (r == -EBADF && pg_cancel_wanted(g))
+		return -EINTR;
 	if (r == -EINTR)
 		return interrupted(w) ? -EINTR : 0;
 	return r == -ETIMEDOUT ? -EAGAIN : r;

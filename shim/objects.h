@@ -147,10 +147,18 @@ static inline bool pg_until_passed(clockid_t clock, const struct timespec *ts)
 	return now.tv_sec != ts->tv_sec ? now.tv_sec > ts->tv_sec : now.tv_nsec >= ts->tv_nsec;
 }
 
+/*
+ * thread.c: the first thread used such an object before there was a runtime.  It keeps its OS thread then, or another G on
+ * that would pass for the owner.
+ */
+extern bool pg_identified_early;
+
 /* Gives the kernel's identity to a green thread about to use what keeps a kernel thread's number. */
 static inline void pg_wire_for_object(struct pg_g *g)
 {
-	if (g->mode == PG_GREEN) {
+	if (pg_unlikely(!atomic_load_explicit(&pg_started, memory_order_relaxed))) {
+		pg_identified_early = true;
+	} else if (g->mode == PG_GREEN) {
 		pg_rt_enter(g);
 		pg_wire(g);
 		pg_rt_exit(g);

@@ -9,6 +9,7 @@
  * innermost first.
  */
 #include "shim/objects.h"
+#include "shim/thread.h"
 
 #include "arch.h"
 
@@ -42,6 +43,15 @@ void pg_unwind_hook(void)
 	struct running *r = g->once;
 
 	if (r)
+		finish(g, r, 0);
+}
+
+/* The same for frames that the unwinder could not pass: it jumped over what lies below `limit`, seen from the top of the stack. */
+void pg_once_unwound(struct pg_g *g, uintptr_t limit, uintptr_t top)
+{
+	struct running *r;
+
+	while ((r = g->once) != NULL && (uintptr_t)r - top < limit - top)
 		finish(g, r, 0);
 }
 

@@ -46,7 +46,9 @@ static int __attribute__((noinline)) wait_slow(struct pg_g *g, struct pg_sem *s,
 		for (;;) {
 			if (take(s, WAITER))
 				return 0;
-			r = pg_sema_wait(pg_low(&s->data), 0, PG_SEMA_ANY, deadline);
+			pg_rt_enter(g); /* a cancellation comes before the look, or finds us waiting */
+			r = pg_cancel_wanted(g) ? -EINTR : pg_sema_wait(pg_low(&s->data), 0, PG_SEMA_ANY, deadline);
+			pg_rt_exit(g);
 			if (r == -EINTR || (r == -ETIMEDOUT && pg_until_passed(clock, ts)))
 				break;
 			if (r == -ETIMEDOUT)

@@ -18,10 +18,12 @@
 #include <sys/syscall.h>
 
 #include "arch.h"
+#include "shim/objects.h"
 
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
 
 _Atomic bool pg_fellback;
+bool pg_identified_early;
 
 /* What only an OS thread of its own can have; mapped by the creator, applied and unmapped by the new thread. */
 struct startup {
@@ -43,8 +45,11 @@ bool pg_thread_ready(void)
 		memcpy(&call_tls_dtors, &p, sizeof p);
 	}
 	pg_sched_remember();
-	if (pg_start() == 0)
+	if (pg_start() == 0) {
+		if (pg_identified_early)
+			pg_wire_for_object(pg_self());
 		return true;
+	}
 	atomic_store(&pg_fellback, true);
 	return false;
 }
@@ -109,7 +114,7 @@ static int need_os_thread(struct pg_g *g, const struct pg_attr *a)
 	long p;
 	int err;
 
-	if (rt) {
+	if (rt || (a->sched && a->prio != 0)) {
 		err = pg_sched_may(a->policy, a->prio);
 		if (err)
 			return err;
@@ -164,6 +169,11 @@ int pg_thread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void 
 	if (err)
 		return err;
 	g = pg_newg(a.stack, a.guard, a.ustack, &err);
+	if (pg_unlikely(g == NULL)) {
+		/* Threads that have ended may only need a P to give their stacks back: the caller may try without end. */
+		pg_yield();
+		g = pg_newg(a.stack, a.guard, a.ustack, &err);
+	}
 	if (g == NULL)
 		return err == ENOMEM || err == 0 ? EAGAIN : err < 0 ? -err : err;
 	fresh(g, self, &a);

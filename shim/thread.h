@@ -50,6 +50,9 @@ void pg_thread_main(struct pg_g *g);
 /* key.c: destructors of thread-specific data, and no value left behind. */
 void pg_keys_end(struct pg_g *g);
 
+/* once.c: a thread's stack below limit is gone, and with it the routines that ran there. */
+void pg_once_unwound(struct pg_g *g, uintptr_t limit, uintptr_t top);
+
 /* cancel.c */
 void pg_unwind_link(void); /* finds the program's unwinder; aborts with glibc's words when there is none */
 /* Ends the calling thread with this result, after its clean-up handlers and C++ destructors. */
