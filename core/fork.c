@@ -24,11 +24,14 @@
 #include "core/say.h"
 #include "core/signal.h"
 
-extern _Atomic int pg_preempted_in_libc;
+extern _Atomic int pg_preempted_in_libc, pg_handlers_in_libc;
+extern _Atomic bool pg_handlers_put_off;
 extern int pg_sysmon_tid;
 extern void pg_sema_forked(void), pg_signal_forked(void), pg_netpoll_drop(void), pg_stack_forked(void);
+extern void pg_foreach_foreign(void (*fn)(struct pg_g *, void *), void *arg);
 unsigned pg_fork_gen; /* counts forks, for pthread_once */
 
+enum { LIBC_PATIENCE = 100000000 };
 static _Atomic int forking;
 
 static bool inside(struct pg_g *g)
@@ -56,29 +59,67 @@ static bool quiet(struct pg_m *mine)
 	if (pg_sysmon_g && pg_sysmon_g != pg_self_ && inside(pg_sysmon_g))
 		return false;
 	pg_foreach_g(one_inside, &in);
+	pg_foreach_foreign(one_inside, &in);
 	one_inside(&pg_main_g, &in);
 	return !in;
+}
+
+static void start_world(void)
+{
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		atomic_fetch_and(&m->attn, ~(uint32_t)PG_ATTN_STOP);
+	atomic_fetch_and(&pg_nullm.attn, ~(uint32_t)PG_ATTN_STOP);
+	atomic_store(&pg_sched.stopped, 0);
+	pg_sys(SYS_futex, &pg_sched.stopped, FUTEX_WAKE_PRIVATE, INT32_MAX);
+}
+
+static void nudge(struct pg_g *g, void *arg)
+{
+	uint32_t st = atomic_load(&g->state);
+
+	(void)arg;
+	if (g != pg_self_ && st != PG_G_dead && st != PG_G_idle && st != PG_G_ghost && atomic_load(&g->pending) & PG_PEND_SIGNAL)
+		pg_interrupt(g);
+}
+
+/* Handlers that were put off run now. */
+static void nudge_late(void)
+{
+	if (!atomic_exchange(&pg_handlers_put_off, false))
+		return;
+	nudge(&pg_main_g, NULL);
+	pg_foreach_g(nudge, NULL);
 }
 
 static void prepare(void)
 {
 	struct pg_g *g = pg_self();
 	int none = 0;
+	int64_t until = 0;
 
 	if (!atomic_load(&pg_started))
 		return;
-	/* One at a time, and nobody preempted in the middle of libc. */
+	/* One at a time, and nobody preempted in the middle of libc, or in a handler that interrupted it. */
 	for (;;) {
 		pg_rt_enter(g);
-		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1))
-			break;
+		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1)) {
+			atomic_store(&pg_handlers_put_off, false);
+			atomic_store(&pg_sched.stopped, 1);
+			/* pairs with pg_libc_handler_begin.  One that was left by a jump is counted for ever: not without end. */
+			if (atomic_load(&pg_handlers_in_libc) == (int)g->libc_handlers || (until && pg_now() > until))
+				break;
+			if (until == 0)
+				until = pg_now() + LIBC_PATIENCE;
+			start_world();
+			atomic_store(&forking, 0);
+			nudge_late();
+		}
 		none = 0;
 		pg_yield();
 		pg_rt_exit(g);
 	}
 	/* From here to parent or child we stay inside. */
 	struct pg_m *mine = g->mode == PG_GREEN ? g->m : NULL;
-	atomic_store(&pg_sched.stopped, 1);
 	for (;;) {
 		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
 			if (m != mine)
@@ -91,21 +132,13 @@ static void prepare(void)
 	}
 }
 
-static void start_world(void)
-{
-	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
-		atomic_fetch_and(&m->attn, ~(uint32_t)PG_ATTN_STOP);
-	atomic_fetch_and(&pg_nullm.attn, ~(uint32_t)PG_ATTN_STOP);
-	atomic_store(&pg_sched.stopped, 0);
-	pg_sys(SYS_futex, &pg_sched.stopped, FUTEX_WAKE_PRIVATE, INT32_MAX);
-}
-
 static void parent(void)
 {
 	if (!atomic_load(&forking))
 		return;
 	start_world();
 	atomic_store(&forking, 0);
+	nudge_late();
 	pg_rt_exit(pg_self());
 }
 
@@ -146,6 +179,7 @@ static void child(void)
 	pg_stack_forked();
 	atomic_store(&forking, 0);
 	atomic_store(&pg_preempted_in_libc, 0);
+	atomic_store(&pg_handlers_in_libc, (int)g->libc_handlers);
 	pg_rt_exit(g);
 }
 

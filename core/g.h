@@ -145,6 +145,7 @@ struct pg_g {
 	stack_t altstack;
 	uint32_t sig_ran;           /* handlers run on this G */
 	uint32_t sig_norestart;     /* of those, without SA_RESTART */
+	uint32_t libc_handlers;     /* handlers running on it that interrupted libc */
 	uint32_t cmdseq;            /* last pg_allthreads_syscall done by this OS thread (native G, g0) */
 };
 

@@ -68,6 +68,36 @@ static bool in_libc(uintptr_t pc)
 	return (pc >= libc_text.lo && pc < libc_text.hi) || (pc >= ld_text.lo && pc < ld_text.hi);
 }
 
+_Atomic int pg_handlers_in_libc; /* fork waits for them as well */
+_Atomic bool pg_handlers_put_off; /* since the world was stopped */
+
+extern const char __ehdr_start[] __attribute__((visibility("hidden"))), etext[] __attribute__((visibility("hidden")));
+
+int pg_libc_handler_begin(struct pg_g *g, uintptr_t pc)
+{
+	/* In our own code: perhaps at the end of a handler, with libc below. */
+	bool own = pc >= (uintptr_t)__ehdr_start && pc < (uintptr_t)etext;
+
+	if ((!in_libc(pc) && !own) || !atomic_load(&pg_started))
+		return 0;
+	atomic_fetch_add(&pg_handlers_in_libc, 1); /* pairs with prepare in fork.c: it stores stopped, then looks */
+	if (atomic_load(&pg_sched.stopped) && g->libc_handlers == 0) {
+		atomic_store(&pg_handlers_put_off, true);
+		atomic_fetch_sub(&pg_handlers_in_libc, 1);
+		return -1;
+	}
+	g->libc_handlers++;
+	return 1;
+}
+
+void pg_libc_handler_end(struct pg_g *g, int begun)
+{
+	if (begun != 1 || g->libc_handlers == 0)
+		return;
+	g->libc_handlers--;
+	atomic_fetch_sub(&pg_handlers_in_libc, 1);
+}
+
 void pg_kick_do_cmd(struct pg_g *g)
 {
 	struct pg_g *os = g->m == &pg_nullm ? g : &g->m->g0;
@@ -117,8 +147,12 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		return; /* at rt_exit */
 	int e = errno;
 	uint32_t pend = atomic_load(&g->pending);
-	if (pend & (PG_PEND_SIGNAL | PG_PEND_CANCEL))
-		pg_sig_deliver(g, uc);
+	if (pend & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) {
+		int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+		if (begun >= 0)
+			pg_sig_deliver(g, uc);
+		pg_libc_handler_end(g, begun);
+	}
 	if (pend & PG_PEND_PREEMPT && g->mode == PG_GREEN) {
 		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_PREEMPT);
 		bool libc = in_libc(pg_uc_pc(uc));

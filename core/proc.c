@@ -328,6 +328,8 @@ int pg_start(void)
 	n = pg_knobs.maxprocs ? (int)pg_knobs.maxprocs : count_cpus();
 	pg_nprocs = n > 256 ? 256 : n;
 	pg_have_membarrier = pg_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;
+	if (!pg_have_membarrier || pg_knobs.chaos)
+		atomic_fetch_or(&pg_nullm.attn, PG_ATTN_FENCE);
 	pg_allp = pg_mmap_alloc((size_t)pg_nprocs * sizeof *pg_allp);
 	m = allocm();
 	if (pg_allp == NULL || m == NULL)

@@ -25,7 +25,7 @@
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
-#include "core/signal.h"
+#include "core/sigstate.h"
 #include "core/syscall.h"
 #include "core/thread.h"
 
@@ -172,6 +172,8 @@ void pg_gexit(struct pg_g *g)
 	struct pg_m *m;
 
 	pg_signal_gend(g);
+	while (g->libc_handlers) /* it left them by a jump */
+		pg_libc_handler_end(g, 1);
 	atomic_store(&g->state, PG_G_dead);
 	if (g->oswired) {
 		/* Back to the scheduler's stack of the M we kept; it ends there. */

@@ -424,6 +424,14 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		}
 		return; /* changed while it was on its way */
 	}
+	int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+	if (begun < 0 && !fault) {
+		/* At the next rt_exit, or by the kick when the fork is over. */
+		pg_rt_raise(g);
+		pg_gkill(g, sig, info);
+		pg_rt_lower(g);
+		return;
+	}
 	pg_rt_raise(g);
 	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), false);
 	pg_rt_lower(g);
@@ -440,6 +448,7 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 	if (atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL) &&
 	    atomic_load_explicit(&g->rt, memory_order_relaxed) == 0)
 		pg_sig_deliver(g, uc);
+	pg_libc_handler_end(g, begun);
 }
 
 /* In a fork's child: no pending signals, one thread. */

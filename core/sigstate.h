@@ -35,6 +35,10 @@ extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process
 extern _Atomic uint64_t pg_sig_accepted;              /* what some live G has unblocked */
 extern _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
 extern int pg_sysmon_tid;
+/* A handler of the program is about to interrupt pc.  1: inside libc, it is counted; 0: elsewhere; -1: inside libc, and a
+ * fork is going on, which would wait for a lock that the interrupted code may hold while the handler waits for the fork. */
+int pg_libc_handler_begin(struct pg_g *g, uintptr_t pc);
+void pg_libc_handler_end(struct pg_g *g, int begun);
 
 static inline uint64_t pg_uc_mask(const ucontext_t *uc)
 {

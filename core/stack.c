@@ -188,7 +188,7 @@ static void reset(struct pg_g *g)
 	g->exiting = 0;
 	g->tsd_used = false;
 	g->name[0] = 0;
-	g->sig_ran = g->sig_norestart = 0;
+	g->sig_ran = g->sig_norestart = g->libc_handlers = 0;
 	atomic_store_explicit(&g->sigpend, 0, memory_order_relaxed);
 	g->sigclass = -1;
 	g->altstack.ss_sp = NULL;
@@ -216,12 +216,13 @@ struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err)
 		*err = EAGAIN;
 		return NULL;
 	}
+	pg_rt_enter(self);
 	c = find_class(total, guard);
 	if (c == NULL) {
+		pg_rt_exit(self);
 		*err = EAGAIN; /* more than MAXCLASS different stack sizes */
 		return NULL;
 	}
-	pg_rt_enter(self);
 	struct pg_p *p = self->mode == PG_GREEN ? self->m->p : NULL;
 	if (p && p->gfree && p->gfree->slab == c) {
 		g = p->gfree;
@@ -316,6 +317,13 @@ void pg_foreign_add(struct pg_g *g)
 	g->schedlink = foreign;
 	foreign = g;
 	pg_unlock(&foreign_lock);
+}
+
+void pg_foreach_foreign(void (*fn)(struct pg_g *, void *), void *arg);
+void pg_foreach_foreign(void (*fn)(struct pg_g *, void *), void *arg)
+{
+	for (struct pg_g *g = foreign; g; g = g->schedlink)
+		fn(g, arg);
 }
 
 struct pg_g *pg_pthread2g(unsigned long t)

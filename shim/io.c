@@ -206,7 +206,9 @@ PG_EXPORT ssize_t read(int fd, void *buf, size_t n)
 		if (r == PG_IO_POLL)
 			break;
 	}
-	return PG_CANN(g, true, PG_REAL(read)(fd, buf, n));
+	ssize_t r = PG_CANN(g, true, PG_REAL(read)(fd, buf, n));
+	pg_netpoll_baton(fd, PG_READ);
+	return r;
 }
 extern __typeof__(read) __read __attribute__((alias("read")));
 
@@ -230,7 +232,9 @@ PG_EXPORT ssize_t readv(int fd, const struct iovec *iov, int cnt)
 		if (r == PG_IO_POLL)
 			break;
 	}
-	return PG_CANN(g, true, PG_REAL(readv)(fd, iov, cnt));
+	ssize_t r = PG_CANN(g, true, PG_REAL(readv)(fd, iov, cnt));
+	pg_netpoll_baton(fd, PG_READ);
+	return r;
 }
 
 /*
@@ -252,7 +256,9 @@ PG_EXPORT ssize_t write(int fd, const void *buf, size_t n)
 		if (r == PG_IO_POLL)
 			break;
 	}
-	return PG_CANN(g, true, PG_REAL(write)(fd, buf, n));
+	ssize_t r = PG_CANN(g, true, PG_REAL(write)(fd, buf, n));
+	pg_netpoll_baton(fd, PG_WRITE);
+	return r;
 }
 extern __typeof__(write) __write __attribute__((alias("write")));
 
@@ -271,7 +277,9 @@ PG_EXPORT ssize_t writev(int fd, const struct iovec *iov, int cnt)
 		if (r == PG_IO_POLL)
 			break;
 	}
-	return PG_CANN(g, true, PG_REAL(writev)(fd, iov, cnt));
+	ssize_t r = PG_CANN(g, true, PG_REAL(writev)(fd, iov, cnt));
+	pg_netpoll_baton(fd, PG_WRITE);
+	return r;
 }
 
 /* Blocks: the disk; as readv at the current position (off -1, no flags).  Cancel: yes. */

@@ -50,6 +50,8 @@ bool pg_thread_ready(void)
 			pg_wire_for_object(pg_self());
 		return true;
 	}
+	if (atomic_load(&pg_started))
+		return true; /* another thread was faster */
 	atomic_store(&pg_fellback, true);
 	return false;
 }
