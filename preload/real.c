@@ -28,20 +28,34 @@ static const struct {
 _Static_assert(sizeof(rows) / sizeof(rows[0]) * sizeof(void *) == sizeof(struct pg_real_table),
 	       "one row for each pointer of the table");
 
-void *pg_real_find(size_t offset)
+/* NULL: no such symbol, or none yet: some rows are of libraries that libc has moved things out of. */
+static void *look_up(size_t i)
 {
-	const char *name = rows[offset / sizeof(void *)].name;
-	const char *version = rows[offset / sizeof(void *)].version;
 	int saved = errno;
 	void *fn = NULL;
 
-	if (*version)
-		fn = dlvsym(RTLD_NEXT, name, version);
+	if (*rows[i].version)
+		fn = dlvsym(RTLD_NEXT, rows[i].name, rows[i].version);
 	if (!fn)
-		fn = dlsym(RTLD_NEXT, name);
-	if (!fn)
-		pg_refuse("this C library has no %s: run the program with PGREEN=off", name);
-	__atomic_store_n((void **)((char *)&pg_real + offset), fn, __ATOMIC_RELEASE);
+		fn = dlsym(RTLD_NEXT, rows[i].name);
+	if (fn)
+		__atomic_store_n((void **)&pg_real + i, fn, __ATOMIC_RELEASE);
 	errno = saved;
 	return fn;
+}
+
+void *pg_real_find(size_t offset)
+{
+	void *fn = look_up(offset / sizeof(void *));
+
+	if (!fn)
+		pg_refuse("this C library has no %s: run the program with PGREEN=off", rows[offset / sizeof(void *)].name);
+	return fn;
+}
+
+void pg_real_all(void)
+{
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (__atomic_load_n((void **)&pg_real + i, __ATOMIC_RELAXED) == NULL)
+			look_up(i);
 }

@@ -17,6 +17,9 @@ extern struct pg_real_table pg_real;
 
 /* The row at this offset of the table; aborts with one line if libc has no such symbol.  Any thread, any time. */
 void *pg_real_find(size_t offset);
+/* All of them, before there is a second thread: later the look-up might wait for the loader's lock, held by somebody who waits
+ * for us. */
+void pg_real_all(void);
 
 #define PG_REAL(name)                                                                                                  \
 	((__typeof__(pg_real.name))(pg_real.name ? (void *)pg_real.name                                                \

@@ -45,6 +45,7 @@ bool pg_thread_ready(void)
 		memcpy(&call_tls_dtors, &p, sizeof p);
 	}
 	pg_sched_remember();
+	pg_real_all();
 	if (pg_start() == 0) {
 		if (pg_identified_early)
 			pg_wire_for_object(pg_self());
