@@ -18,6 +18,9 @@ void pg_tls_thread_end(struct pg_g *g);
 /* After dlopen: gives modules with static TLS their image in every G. */
 void pg_tls_dlopened(void);
 
+/* libc's own word about g's cancellation, cancelhandling of its struct pthread; NULL: this libc does not say where. */
+_Atomic uint32_t *pg_tls_cancelword(struct pg_g *g);
+
 static inline unsigned long pg_g2pthread(struct pg_g *g) { return (unsigned long)g->tcb; }
 /* The G of a pthread_t, NULL if it is none that we know. */
 struct pg_g *pg_pthread2g(unsigned long t);

@@ -31,7 +31,7 @@ __thread struct pg_g *pg_self_;
 /* What ld.so and libc export for their own use. */
 static void *(*dl_allocate_tls)(void *);
 static void (*ctype_init)(void);
-static struct { size_t size, align, pthread_size, list_off, tid_off; long robust_off, rseq_off, resp_off, res_off; } lay;
+static struct { size_t size, align, pthread_size, list_off, tid_off; long robust_off, rseq_off, resp_off, res_off, cancel_off; } lay;
 static ptrdiff_t self_off;
 
 /* Modules whose TLS must be reset when a TCB serves another thread. */
@@ -187,6 +187,8 @@ int pg_tls_init(void)
 	lay.robust_off = -1;
 	if (pg_sys(SYS_get_robust_list, 0, &head, &len) == 0 && (char *)head > tp && (char *)head < tp + lay.pthread_size)
 		lay.robust_off = (char *)head - tp;
+	size_t cancel;
+	lay.cancel_off = desc("_thread_db_pthread_cancelhandling", &cancel) ? (long)cancel : -1;
 	lay.resp_off = 0;
 	void *resp = dlsym(RTLD_DEFAULT, "__resp");
 	if (resp)
@@ -266,6 +268,11 @@ void pg_tls_settid(struct pg_g *g);
 void pg_tls_settid(struct pg_g *g)
 {
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = g->tid;
+}
+
+_Atomic uint32_t *pg_tls_cancelword(struct pg_g *g)
+{
+	return lay.cancel_off > 0 ? (_Atomic uint32_t *)((char *)g->tcb + lay.cancel_off) : NULL;
 }
 
 void pg_tls_robust(void *tcb)

@@ -15,7 +15,9 @@
 	if (pg_likely(pg_g_ != NULL)) {										\
 		if (cancels)											\
 			pg_cancel_enter(pg_g_);									\
-		enter(pg_g_);											\
+		/* A cancellation may end it inside libc, where nothing would end the announcement. */		\
+		if (pg_likely(!pg_g_->cancelled))								\
+			enter(pg_g_);										\
 	}
 
 #define LEAVE(cancels)												\

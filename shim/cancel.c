@@ -7,13 +7,20 @@
  * acts when cancelled, enabled and not exiting, and the G is at a cancellation point (pg_testcancel), in an
  * announced call, or asynchronous; the latter two are found out by the handler of PG_SIG_KICK.
  *
+ * libc has cancellation points of its own inside stdio, system, the resolver: system calls around which it sets the type
+ * to asynchronous in a word of the TCB (cancelhandling).  We keep that word as pthread_cancel and its kin would, so
+ * libc notices a cancellation before such a call by itself, and the handler of PG_SIG_KICK sees that it interrupted one.
+ * In the former case libc unwinds the stack itself, down to the outermost buffer, which is ours: pg_thread_main's,
+ * in the first thread pg_bottom's.  Then the word says EXITING while g->exiting is 0: whoever looks makes it 1 (pg_cancel_acts).
+ *
  * Clean-up handlers stay where glibc keeps them, in the TCB:
  *   - pthread_cleanup_push makes a __pthread_unwind_buf_t, a jmp_buf with a link (__pad[0]) to the one outside.  glibc's
  *     __pthread_register_cancel and __pthread_unregister_cancel push and pop the head in the TCB, of a green thread as of
  *     any other; old binaries and parts of libc itself (vfprintf) use _pthread_cleanup_push in the same way.  So neither pair
  *     is interposed, a chain begun before the runtime started goes on, and registering through a probe reads the head.
  *   - the outermost buffer has no link.  In a green thread it is the one of pg_thread_main (g->exit_buf).  In the first
- *     thread it is glibc's, in the caller of main; there the end runs on top of the unwound stack instead.
+ *     thread it is glibc's, in the caller of main; there the end runs on top of the unwound stack instead, and when the
+ *     runtime starts the buffer is redirected to pg_bottom, for libc's own unwinding.
  * The stack is walked by _Unwind_ForcedUnwind of the program's own libgcc; its stop function sees each frame before it
  * is left, and jumps to a buffer's jmp_buf when it comes to that frame.
  *
@@ -32,6 +39,9 @@
 #include "core/say.h"
 #include "core/signal.h"
 
+/* Bits of cancelhandling, the same in all of glibc 2.3 to 2.40; the first two are verified before the word is used. */
+enum { LIBC_DISABLED = 1, LIBC_ASYNC = 2, LIBC_CANCELING = 4, LIBC_CANCELED = 8, LIBC_EXITING = 16, LIBC_TERMINATED = 32 };
+
 extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *, void (*)(void *), void *);
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
 
@@ -45,6 +55,117 @@ static struct {
 	_Unwind_Word (*cfa)(struct _Unwind_Context *);
 	void (*longjmp)(struct __jmp_buf_tag *, int) __attribute__((noreturn));
 } unwinder;
+
+/* ---- libc's word ---- */
+
+static bool word_known;
+
+static inline _Atomic uint32_t *word(struct pg_g *g)
+{
+	return word_known ? pg_tls_cancelword(g) : NULL;
+}
+
+static inline void word_set(struct pg_g *g, uint32_t clear, uint32_t set)
+{
+	_Atomic uint32_t *w = word(g);
+
+	if (w == NULL)
+		return;
+	if (clear)
+		atomic_fetch_and(w, ~clear);
+	if (set)
+		atomic_fetch_or(w, set);
+}
+
+/* Before the first thread, on the calling thread: does libc keep state and type where we think? */
+static bool word_check(struct pg_g *g)
+{
+	_Atomic uint32_t *w = pg_tls_cancelword(g);
+	uint32_t before;
+	int state;
+	bool ok;
+
+	if (w == NULL)
+		return false;
+	before = atomic_load(w);
+	if (PG_REAL(pthread_setcancelstate)(PTHREAD_CANCEL_DISABLE, &state) != 0)
+		return false;
+	ok = atomic_load(w) == (before | LIBC_DISABLED);
+	PG_REAL(pthread_setcancelstate)(PTHREAD_CANCEL_ENABLE, NULL);
+	ok = ok && atomic_load(w) == (before & ~(uint32_t)LIBC_DISABLED);
+	PG_REAL(pthread_setcancelstate)(state, NULL);
+	return ok && (before & ~(uint32_t)(LIBC_DISABLED | LIBC_ASYNC)) == 0;
+}
+
+void pg_cancel_start(struct pg_g *g)
+{
+	__pthread_unwind_buf_t *b;
+	__pthread_unwind_buf_t probe;
+
+	word_known = word_check(g);
+	if (!word_known || g != &pg_main_g)
+		return;
+	word_set(g, LIBC_DISABLED | LIBC_ASYNC, g->cancel_state | g->cancel_type << 1);
+	__pthread_register_cancel(&probe);
+	__pthread_unregister_cancel(&probe);
+	for (b = probe.__pad[0]; b != NULL && b->__pad[0] != NULL; b = b->__pad[0])
+		;
+	if (b != NULL)
+		b->__cancel_jmp_buf[0].__cancel_jmp_buf[PG_JMPBUF_PC] = (long)pg_arch_mangle((uintptr_t)pg_arch_bottom);
+}
+
+void pg_cancel_fresh(struct pg_g *g)
+{
+	_Atomic uint32_t *w = word(g);
+
+	if (w != NULL)
+		atomic_store_explicit(w, 0, memory_order_relaxed);
+}
+
+static void now_exiting(struct pg_g *g)
+{
+	g->exiting = 1;
+	word_set(g, 0, LIBC_EXITING);
+	pg_barrier();
+	atomic_store(&g->cancel_point, 0);
+}
+
+/* libc ended an announced call by its own cancellation. */
+static void left_by_libc(struct pg_g *g)
+{
+	g->exiting = 1;
+	g->result = PTHREAD_CANCELED;
+	pg_barrier();
+	atomic_store(&g->cancel_point, 0);
+	if (atomic_load_explicit(&g->insys, memory_order_relaxed) & 1)
+		pg_exitsyscall(g);
+}
+
+bool pg_cancel_acts(struct pg_g *g)
+{
+	_Atomic uint32_t *w = word(g);
+
+	if (g->cancel_state != PTHREAD_CANCEL_ENABLE || g->exiting)
+		return false;
+	if (w != NULL && atomic_load_explicit(w, memory_order_relaxed) & LIBC_EXITING) {
+		if (g == pg_self_)
+			left_by_libc(g);
+		return false;
+	}
+	return true;
+}
+
+void pg_cancel_landed(struct pg_g *g)
+{
+	uintptr_t top = (uintptr_t)g->stack_hi;
+
+	if (g->exiting)
+		return;
+	left_by_libc(g);
+	pg_once_unwound(g, top - 1, top);
+}
+
+/* ---- unwinding ---- */
 
 static void fatal(const char *line) __attribute__((noreturn));
 static void fatal(const char *line)
@@ -125,6 +246,15 @@ static void end_here(struct pg_g *g)
 	pg_thread_end(pg_self());
 }
 
+/* The first thread, unwound by libc. */
+void pg_bottom(void)
+{
+	struct pg_g *g = pg_self();
+
+	pg_cancel_landed(g);
+	end_here(g);
+}
+
 /* Called for each frame about to be left; param is the buffer to stop at. */
 static _Unwind_Reason_Code stop(int version, _Unwind_Action actions, _Unwind_Exception_Class class,
 				struct _Unwind_Exception *exc, struct _Unwind_Context *context, void *param)
@@ -178,9 +308,7 @@ static void unwind(struct pg_g *g, __pthread_unwind_buf_t *buf)
 void pg_thread_exit(struct pg_g *g, void *result)
 {
 	pg_unwind_link();
-	g->exiting = 1;
-	pg_barrier();
-	atomic_store(&g->cancel_point, 0);
+	now_exiting(g);
 	if (!pg_is_ours(g)) {
 		PG_REAL(pthread_exit)(result);
 		__builtin_unreachable();
@@ -199,14 +327,21 @@ void pg_testcancel(void)
 
 bool pg_cancel_from_handler(struct pg_g *g, ucontext_t *uc)
 {
-	if (!pg_cancel_wanted(g) || (g->cancel_type != PTHREAD_CANCEL_ASYNCHRONOUS && g->cancel_point == 0))
+	_Atomic uint32_t *w = word(g);
+	uint32_t v = w != NULL ? atomic_load(w) : 0;
+
+	if (!pg_cancel_wanted(g))
 		return false;
-	g->exiting = 1;
-	pg_barrier();
-	atomic_store(&g->cancel_point, 0);
-	/* This handler is never returned from: the mask and the announced call end here. */
+	if (v & LIBC_DISABLED || (g->cancel_type != PTHREAD_CANCEL_ASYNCHRONOUS && g->cancel_point == 0 && !(v & LIBC_ASYNC))) {
+		/* libc may act on it by itself, and would leave the call announced. */
+		if (atomic_load_explicit(&g->insys, memory_order_relaxed) & 1)
+			atomic_fetch_add(&g->insys, 1);
+		return false;
+	}
+	now_exiting(g);
+	/* This handler is never returned from: the announced call ends here, and so does a mask that libc has set by itself. */
 	if (uc)
-		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &uc->uc_sigmask, NULL, 8);
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &g->sigmask, NULL, 8);
 	if (atomic_load_explicit(&g->insys, memory_order_relaxed) & 1)
 		pg_exitsyscall(g);
 	pg_thread_exit(g, PTHREAD_CANCELED);
@@ -234,6 +369,7 @@ PG_EXPORT int pthread_cancel(pthread_t t)
 	if (g->exiting)
 		return 0;
 	atomic_store(&g->cancelled, 1);
+	word_set(g, 0, LIBC_CANCELING | LIBC_CANCELED);
 	if (g == self) {
 		maybe_async(g);
 		return 0;
@@ -257,6 +393,7 @@ PG_EXPORT int pthread_setcancelstate(int state, int *old)
 	if (old)
 		*old = (int)g->cancel_state;
 	atomic_store_explicit(&g->cancel_state, (uint32_t)state, memory_order_relaxed);
+	word_set(g, LIBC_DISABLED, (uint32_t)state);
 	pg_barrier();
 	maybe_async(g);
 	return 0;
@@ -274,6 +411,7 @@ PG_EXPORT int pthread_setcanceltype(int type, int *old)
 	if (old)
 		*old = (int)g->cancel_type;
 	atomic_store_explicit(&g->cancel_type, (uint32_t)type, memory_order_relaxed);
+	word_set(g, LIBC_ASYNC, (uint32_t)type << 1);
 	pg_barrier();
 	maybe_async(g);
 	return 0;
@@ -306,6 +444,8 @@ PG_EXPORT void __pthread_unwind_next(__pthread_unwind_buf_t *buf)
 		PG_REAL(__pthread_unwind_next)(buf);
 		__builtin_unreachable();
 	}
+	if (!g->exiting)
+		left_by_libc(g);
 	unwind(g, buf->__pad[0]);
 }
 

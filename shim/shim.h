@@ -33,10 +33,10 @@ static inline bool pg_is_green(void)
  * announced call brackets it with pg_cancel_enter / pg_cancel_leave: in between a cancellation unwinds at once.
  */
 void pg_testcancel(void); /* acts on a pending cancellation: then it does not return */
+bool pg_cancel_acts(struct pg_g *g); /* a cancelled thread: does it end at the next cancellation point? */
 static inline bool pg_cancel_wanted(struct pg_g *g)
 {
-	return pg_unlikely(atomic_load_explicit(&g->cancelled, memory_order_relaxed) != 0) &&
-	       g->cancel_state == 0 && g->exiting == 0;
+	return pg_unlikely(atomic_load_explicit(&g->cancelled, memory_order_relaxed) != 0) && pg_cancel_acts(g);
 }
 static inline void pg_cancel_enter(struct pg_g *g)
 {

@@ -47,6 +47,7 @@ bool pg_thread_ready(void)
 	pg_sched_remember();
 	pg_real_all();
 	if (pg_start() == 0) {
+		pg_cancel_start(pg_self());
 		if (pg_identified_early)
 			pg_wire_for_object(pg_self());
 		return true;
@@ -89,6 +90,8 @@ void pg_thread_main(struct pg_g *g)
 			g->result = g->fn(g->arg);
 		else
 			g->result = (void *)(intptr_t)g->fn_c11(g->arg);
+	} else {
+		pg_cancel_landed(pg_self());
 	}
 	pg_thread_end(pg_self());
 }
@@ -152,6 +155,7 @@ static void fresh(struct pg_g *g, struct pg_g *creator, const struct pg_attr *a)
 	g->cancel_type = PTHREAD_CANCEL_DEFERRED;
 	g->cancelled = 0;
 	g->cancel_point = 0;
+	pg_cancel_fresh(g);
 	g->exiting = 0;
 	g->exit_buf = NULL;
 	g->exit_tail = NULL;

@@ -83,7 +83,20 @@ static inline uintptr_t pg_arch_demangle(uintptr_t v)
 	return v ^ guard;
 }
 
-#define PG_JMPBUF_SP 6 /* index of the stack pointer in __jmp_buf */
+static inline uintptr_t pg_arch_mangle(uintptr_t v)
+{
+	uintptr_t guard;
+	__asm__("mov %%fs:0x30, %0" : "=r"(guard));
+	v ^= guard;
+	__asm__("rol $17, %0" : "+r"(v));
+	return v;
+}
+
+enum { PG_JMPBUF_SP = 6, PG_JMPBUF_PC = 7 }; /* places in __jmp_buf */
+
+/* Where the jump to a redirected jmp_buf lands: aligns the stack and calls pg_bottom(), which does not return. */
+void pg_arch_bottom(void);
+void pg_bottom(void);
 
 /* Finds out how the thread pointer is written; once, before the first switch. */
 void pg_arch_init(void);

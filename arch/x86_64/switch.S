@@ -199,6 +199,21 @@ pg_arch_guarded:
 	.cfi_endproc
 	.size	pg_arch_guarded, .-pg_arch_guarded
 
+/* Jumped to, not called: the frame that set the jmp_buf is below, and nobody goes back there. */
+	.globl	pg_arch_bottom
+	.hidden	pg_arch_bottom
+	.type	pg_arch_bottom, @function
+pg_arch_bottom:
+	.cfi_startproc
+	.cfi_undefined rip
+	endbr64
+	xorl	%ebp, %ebp
+	andq	$-16, %rsp
+	call	pg_bottom
+	ud2
+	.cfi_endproc
+	.size	pg_arch_bottom, .-pg_arch_bottom
+
 /* void pg_arch_call_on(stack_top rdi, fn rsi, arg rdx) */
 	.globl	pg_arch_call_on
 	.hidden	pg_arch_call_on
