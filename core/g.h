@@ -128,12 +128,11 @@ struct pg_g {
 
 	/* cancellation and unwinding: shim/cancel.c */
 	_Atomic uint32_t cancel_state, cancel_type, cancelled, cancel_point;
-	void *cleanup;              /* chain of __pthread_unwind_buf_t */
-	void *cleanup_old;          /* chain of struct _pthread_cleanup_buffer */
 	void *exit_buf;             /* jmp_buf at the bottom of the stack */
 	uint32_t exiting;
 	void *unwind_exc[8];        /* struct _Unwind_Exception */
 	void *once;                 /* chain of pthread_once in progress */
+	void *condwait;             /* chain of waits for condition variables that signal handlers have interrupted */
 
 	/* signals: core/signal.c */
 	uint64_t sigmask;           /* what the program believes is blocked; written by the G */

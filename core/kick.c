@@ -17,7 +17,8 @@
 #include "core/sigstate.h"
 #include "core/syscall.h"
 
-static struct { long nr, a, b, c; _Atomic uint32_t seq, left; } cmd;
+static struct { long nr, a, b, c, r; _Atomic uint32_t seq, left; _Atomic bool differs; } cmd;
+static struct pg_lock cmd_lock; /* one command at a time; an M neither begins nor ends in the middle of one.  Rank: first */
 _Atomic int pg_preempted_in_libc; /* Gs that were preempted inside libc and have not gone on; fork waits for them */
 
 extern void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi);
@@ -106,8 +107,34 @@ void pg_kick_do_cmd(struct pg_g *g)
 	if (os->cmdseq == seq || atomic_load(&cmd.left) == 0)
 		return;
 	os->cmdseq = seq;
-	pg_sys(cmd.nr, cmd.a, cmd.b, cmd.c);
+	if (pg_sys(cmd.nr, cmd.a, cmd.b, cmd.c) != cmd.r)
+		atomic_store(&cmd.differs, true);
 	atomic_fetch_sub(&cmd.left, 1);
+}
+
+uint32_t pg_kick_seq(void)
+{
+	return atomic_load(&cmd.seq);
+}
+
+void pg_kick_mstart(struct pg_m *m)
+{
+	if (atomic_load(&cmd.seq) == m->g0.cmdseq)
+		return;
+	/* Its creator may not have obeyed yet when it was cloned.  The lock: until then it answers by the handler. */
+	pg_lock(&cmd_lock);
+	if (atomic_load(&cmd.seq) != m->g0.cmdseq) {
+		m->g0.cmdseq = atomic_load(&cmd.seq);
+		pg_sys(cmd.nr, cmd.a, cmd.b, cmd.c);
+	}
+	pg_unlock(&cmd_lock);
+}
+
+void pg_kick_mend(struct pg_m *m)
+{
+	pg_lock(&cmd_lock);
+	m->tid = 0;
+	pg_unlock(&cmd_lock);
 }
 
 static void kick(int sig, siginfo_t *info, void *ctx)
@@ -182,16 +209,14 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	errno = e;
 }
 
-long pg_allthreads_syscall(long nr, long a, long b, long c);
 long pg_allthreads_syscall(long nr, long a, long b, long c)
 {
-	static struct pg_lock lock;
 	struct pg_g *g = pg_self();
 	int self, pid = getpid();
 	long r;
 
 	pg_rt_enter(g);
-	pg_lock(&lock);
+	pg_lock(&cmd_lock);
 	self = (int)pg_sys(SYS_gettid);
 	r = pg_sys(nr, a, b, c);
 	if (r >= 0) {
@@ -199,6 +224,8 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 		cmd.a = a;
 		cmd.b = b;
 		cmd.c = c;
+		cmd.r = r;
+		atomic_store(&cmd.differs, false);
 		(g->m == &pg_nullm ? g : &g->m->g0)->cmdseq = atomic_load(&cmd.seq) + 1;
 		uint32_t n = 1;
 		atomic_store(&cmd.left, 1u << 20);
@@ -211,8 +238,10 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 		atomic_fetch_sub(&cmd.left, (1u << 20) - (n - 1));
 		while (atomic_load(&cmd.left) != 0)
 			pg_sys(SYS_sched_yield);
+		if (atomic_load(&cmd.differs))
+			r = PG_ALLTHREADS_DIFFER;
 	}
-	pg_unlock(&lock);
+	pg_unlock(&cmd_lock);
 	pg_rt_exit(g);
 	return r;
 }
@@ -234,4 +263,5 @@ void pg_signal_started(void)
 void pg_kick_forked(void)
 {
 	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &kick_before, NULL, 8);
+	cmd_lock = (struct pg_lock){0};
 }

@@ -84,6 +84,7 @@ static void mstart(void *arg)
 
 	m->tid = (int)pg_sys(SYS_gettid);
 	pg_tls_robust(m->g0.tcb);
+	pg_kick_mstart(m);
 	pg_schedule(m);
 }
 
@@ -109,6 +110,7 @@ static struct pg_m *allocm(void)
 		atomic_store(&m->attn, PG_ATTN_FENCE);
 	atomic_store(&m->g0.rt, 1);
 	m->cur = &m->g0;
+	m->g0.cmdseq = pg_kick_seq();
 	m->rnd = (uint32_t)(uintptr_t)m ^ 0x9e3779b9u;
 	if (m->rnd == 0)
 		m->rnd = 1;

@@ -439,7 +439,7 @@ static void end_wired(struct pg_m *m)
 	while (!atomic_compare_exchange_weak(&pg_sched.dying, &m->dyinglink, m))
 		;
 	pg_sysmon_poke();
-	m->tid = 0;
+	pg_kick_mend(m);
 	atomic_store(&m->g0.rt, 0);
 	for (;;)
 		pg_sys(SYS_exit, 0);

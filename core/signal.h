@@ -37,6 +37,14 @@ void pg_deliver(struct pg_g *g);
 void pg_signal_init(void);
 void pg_signal_started(void);
 
+/*
+ * The system call on every OS thread of the process, first on the caller's, where a failure ends it with -errno.  Arguments
+ * beyond c are 0.  PG_ALLTHREADS_DIFFER: others did not get the same result; the process is then in no state to go on.
+ * Blocks: the M, until every OS thread has done it.
+ */
+enum { PG_ALLTHREADS_DIFFER = -5000 };
+long pg_allthreads_syscall(long nr, long a, long b, long c);
+
 /* Around exec: a kick that is pending then would meet the new program, which does not know it.  Blocks: nothing. */
 void pg_exec_hold(struct pg_g *g);
 void pg_exec_release(struct pg_g *g);

@@ -184,7 +184,7 @@ static void reset(struct pg_g *g)
 	g->wiredm = NULL;
 	g->result = NULL;
 	g->fn_c11 = NULL;
-	g->cleanup = g->cleanup_old = g->exit_buf = g->once = g->exit_tail = NULL;
+	g->exit_buf = g->once = g->condwait = g->exit_tail = NULL;
 	g->exiting = 0;
 	g->tsd_used = false;
 	g->name[0] = 0;

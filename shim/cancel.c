@@ -38,6 +38,7 @@
 #include "arch.h"
 #include "core/say.h"
 #include "core/signal.h"
+#include "shim/objects.h"
 
 /* Bits of cancelhandling, the same in all of glibc 2.3 to 2.40; the first two are verified before the word is used. */
 enum { LIBC_DISABLED = 1, LIBC_ASYNC = 2, LIBC_CANCELING = 4, LIBC_CANCELED = 8, LIBC_EXITING = 16, LIBC_TERMINATED = 32 };
@@ -314,6 +315,8 @@ void pg_thread_exit(struct pg_g *g, void *result)
 		__builtin_unreachable();
 	}
 	g->result = result;
+	if (pg_unlikely(g->condwait != NULL))
+		pg_cond_forsake(g, 0, UINTPTR_MAX, true);
 	unwind(g, innermost());
 }
 

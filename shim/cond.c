@@ -14,9 +14,10 @@
  * one of the two sees the other.  A spurious wake-up leaves the node where it is, so a waiter keeps its
  * place in the queue.
  *
- * Signal handlers run after the node has left the queue and before the mutex is locked again, and the
- * wait then returns 0: a handler that jumps away leaves nothing behind.  A cancellation is acted upon
- * with the mutex locked.
+ * Signal handlers run while the node stays on the queue: natively the wait goes on afterwards, and a signal
+ * sent by the handler must find it.  g->condwait leads to the nodes of such waits, innermost first: a handler that
+ * jumps away or ends its thread takes them off (pg_cond_forsake).  A cancellation is acted upon with the
+ * mutex locked.
  *
  * A broadcast takes all waiters that were there when it began, some at a time, and makes them runnable;
  * they come to the mutex's queue by themselves.  Rejected: moving nodes to that queue.  A switch costs
@@ -33,6 +34,10 @@ struct pg_condwait {
 	struct pg_g *g;
 	uint32_t seq;
 	_Atomic uint32_t state;
+	struct pg_cond *c;
+	struct pg_mutex *m;
+	struct pg_condwait *outer; /* on g->condwait; the G's */
+	uint32_t type;             /* the G's cancellation type before the wait */
 };
 
 enum { QUEUED, SIGNALLED, LEAVING };
@@ -146,7 +151,7 @@ static void __attribute__((noinline)) signal_some(struct pg_g *self, struct pg_c
 	pg_rt_exit(self);
 }
 
-/* Parks until signalled (0), interrupted (EINTR) or late (ETIMEDOUT); after the latter two w is off the queue.  rt > 0. */
+/* Parks until signalled (0), cancelled (EINTR) or late (ETIMEDOUT); after the latter two w is off the queue.  rt == 1. */
 static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w, clockid_t clock,
 		       const struct timespec *ts)
 {
@@ -163,8 +168,16 @@ static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w,
 		why = pg_park(g, deadline, PG_WAIT_cond);
 		if (atomic_load(&w->state) == SIGNALLED)
 			return 0;
-		if (why & PG_WHY_SIGNAL)
-			return leave(c, w) ? EINTR : 0;
+		if (why & PG_WHY_SIGNAL) {
+			if (pg_cancel_wanted(g))
+				return leave(c, w) ? EINTR : 0;
+			w->outer = g->condwait;
+			g->condwait = w;
+			pg_rt_exit(g); /* handlers run here */
+			pg_rt_enter(g);
+			g->condwait = w->outer;
+			continue;
+		}
 		if (pg_until_passed(clock, ts))
 			return leave(c, w) ? ETIMEDOUT : 0;
 		if (why & PG_WHY_TIMEOUT)
@@ -175,13 +188,13 @@ static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w,
 static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, clockid_t clock,
 			const struct timespec *ts)
 {
-	struct pg_condwait w = { .g = g };
+	struct pg_condwait w = { .g = g, .c = c, .m = m };
 	uint32_t type;
 	int r, err;
 
 	pg_testcancel();
 	/* Not even an asynchronous cancellation may leave without the mutex. */
-	type = atomic_exchange_explicit(&g->cancel_type, PTHREAD_CANCEL_DEFERRED, memory_order_relaxed);
+	w.type = type = atomic_exchange_explicit(&g->cancel_type, PTHREAD_CANCEL_DEFERRED, memory_order_relaxed);
 	pg_rt_enter(g);
 	if (pg_cancel_wanted(g)) { /* it came since we looked; from here on one finds us waiting */
 		pg_rt_exit(g);
@@ -208,6 +221,24 @@ static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, c
 	if (err)
 		return err;
 	return r == ETIMEDOUT ? ETIMEDOUT : 0;
+}
+
+void pg_cond_forsake(struct pg_g *g, uintptr_t from, uintptr_t to, bool lock)
+{
+	struct pg_condwait *w;
+
+	while ((w = g->condwait) != NULL && (uintptr_t)w - from < to - from) {
+		struct pg_cond *c = w->c;
+
+		g->condwait = w->outer;
+		pg_rt_enter(g);
+		if (!leave(c, w))
+			signal_some(g, c, false); /* what was for us is for another */
+		pg_rt_exit(g);
+		atomic_store_explicit(&g->cancel_type, w->type, memory_order_relaxed);
+		if (lock)
+			pg_mutex_lock(g, w->m);
+	}
 }
 
 static int real_wait(struct pg_cond *c, struct pg_mutex *m, clockid_t clock, const struct timespec *ts)

@@ -4,6 +4,7 @@
  */
 #include "arch.h"
 #include "core/signal.h"
+#include "shim/objects.h"
 #include "shim/process.h"
 #include "shim/shim.h"
 #include "shim/sigset.h"
@@ -24,19 +25,6 @@ PG_EXPORT void abort(void)
 	__builtin_unreachable();
 }
 
-/* The old kind of cleanup handler, between this frame and the one jumped to, runs on the way; as in glibc. */
-static void run_cleanups(struct pg_g *g, const struct __jmp_buf_tag *env)
-{
-	uintptr_t from = (uintptr_t)__builtin_frame_address(0);
-	uintptr_t to = pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]);
-	struct _pthread_cleanup_buffer *b;
-
-	while ((b = g->cleanup_old) != NULL && (uintptr_t)b > from && (uintptr_t)b < to) {
-		g->cleanup_old = b->__prev;
-		b->__routine(b->__arg);
-	}
-}
-
 /*
  * What libc shall jump to.  A mask kept in env is restored here, through core, and libc gets a copy that has none: it
  * would tell only the kernel, and on an M that may by then run with another G's mask.
@@ -48,8 +36,9 @@ static inline struct __jmp_buf_tag *prepare_jump(struct __jmp_buf_tag *env, stru
 
 	if (pg_sig_direct())
 		return env;
-	if (g != NULL && pg_unlikely(g->cleanup_old != NULL))
-		run_cleanups(g, env);
+	if (g != NULL && pg_unlikely(g->condwait != NULL))
+		pg_cond_forsake(g, (uintptr_t)__builtin_frame_address(0),
+				pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]), false);
 	if (!env->__mask_was_saved)
 		return env;
 	mask = pg_set_get(&env->__saved_mask) & ~PG_SIGS_UNBLOCKABLE;

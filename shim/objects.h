@@ -57,6 +57,13 @@ enum {
 };
 
 struct pg_condwait;
+
+/*
+ * A handler that interrupted waits for condition variables does not return to them: they end, those at addresses between from and to.
+ * lock: with the mutex, for clean-up handlers.  g is the caller, rt == 0.  Blocks: the G, for the mutex.
+ */
+void pg_cond_forsake(struct pg_g *g, uintptr_t from, uintptr_t to, bool lock);
+
 struct pg_cond {
 	struct pg_lock lock;      /* protects the queue; innermost, held for some instructions under rt */
 	_Atomic(struct pg_condwait *) head;

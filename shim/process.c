@@ -23,6 +23,7 @@
 #include "core/knobs.h"
 #include "core/netpoll.h"
 #include "core/say.h"
+#include "core/signal.h"
 #include "core/thread.h"
 #include "shim/process.h"
 #include "shim/shim.h"
@@ -235,13 +236,24 @@ PG_EXPORT int pthread_atfork(void (*prepare)(void), void (*parent)(void), void (
 
 static int everywhere(long nr, long a, long b, long c)
 {
-	return (int)pg_ret(pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c));
+	long r = pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c);
+
+	return (int)pg_ret(r == PG_ALLTHREADS_DIFFER ? 0 : r);
+}
+
+static int setid(long nr, long a, long b, long c)
+{
+	long r = pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c);
+
+	if (r == PG_ALLTHREADS_DIFFER)
+		abort(); /* some threads have given up their rights and some have not; as glibc */
+	return (int)pg_ret(r);
 }
 
 #define SETID(name, params, args, nr, a, b, c)                                                                         \
 	PG_EXPORT int name params                                                                                      \
 	{                                                                                                              \
-		return started() ? everywhere(nr, (long)(a), (long)(b), (long)(c)) : PG_REAL(name) args;               \
+		return started() ? setid(nr, (long)(a), (long)(b), (long)(c)) : PG_REAL(name) args;               \
 	}
 
 SETID(setuid, (uid_t uid), (uid), SYS_setuid, uid, 0, 0)
@@ -258,7 +270,7 @@ PG_EXPORT int seteuid(uid_t uid)
 		return PG_REAL(seteuid)(uid);
 	if (uid == (uid_t)-1)
 		return (int)pg_ret(-EINVAL);
-	return everywhere(SYS_setresuid, -1, (long)uid, -1);
+	return setid(SYS_setresuid, -1, (long)uid, -1);
 }
 
 PG_EXPORT int setegid(gid_t gid)
@@ -267,7 +279,7 @@ PG_EXPORT int setegid(gid_t gid)
 		return PG_REAL(setegid)(gid);
 	if (gid == (gid_t)-1)
 		return (int)pg_ret(-EINVAL);
-	return everywhere(SYS_setresgid, -1, (long)gid, -1);
+	return setid(SYS_setresgid, -1, (long)gid, -1);
 }
 
 /* libc's ends in its own setgroups.  Like it, takes fewer groups when the kernel takes no more. */

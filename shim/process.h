@@ -49,9 +49,6 @@ pid_t pg_vfork_after(long raw);
 pid_t pg_fork(pid_t (*real)(void), bool handlers);
 /* core/fork.c: registers core's own atfork handlers, before any of the program's. Idempotent. */
 void pg_fork_register(void);
-/* core/fork.c: the system call on every OS thread of the process, first on the caller's, where a failure ends it
- * with -errno.  Arguments beyond c are 0. */
-long pg_allthreads_syscall(long nr, long a, long b, long c);
 
 /* The G whose gettid() is tid, among those alive; NULL: none.  O(number of Gs) unless it is the caller. */
 struct pg_g *pg_tid2g(pid_t tid);

@@ -57,6 +57,8 @@ void pg_unwind_hook(void)
 }
 
 /* vfork in switch.S refers to these. */
+void pg_bottom(void);
+void pg_bottom(void) {}
 void pg_vfork_before(void);
 pid_t pg_vfork_after(long raw);
 
