@@ -7,7 +7,8 @@
  * left zero, which is what a fresh NPTL thread has there.
  *
  * A TCB is made once and serves many threads in turn.  libc's own TLS (malloc's cache, the locale) stays with it; every
- * other module's block goes back to its initial image at the start of each thread.
+ * other module's block goes back to its initial image at the start of each thread.  It is on libc's list of threads from then on, so
+ * that ld.so knows it as one of its own.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -24,6 +25,7 @@
 #include "arch.h"
 #include "core/proc.h"
 #include "core/say.h"
+#include "core/sigstate.h"
 #include "core/thread.h"
 
 __thread struct pg_g *pg_self_;
@@ -33,16 +35,30 @@ static void *(*dl_allocate_tls)(void *);
 static void (*ctype_init)(void);
 static struct { size_t size, align, pthread_size, list_off, tid_off; long robust_off, rseq_off, resp_off, res_off; } lay;
 static ptrdiff_t self_off;
+static bool initialised;
 
-/* Modules whose TLS must be reset when a TCB serves another thread. */
+/*
+ * Modules whose TLS must be reset when a TCB serves another thread.  Those of the program's start stay as long as the process, at a
+ * fixed distance from the TCB.  The others come and go, also behind our back (libc opens some itself), and are
+ * looked for at the start of each thread, under ld.so's own lock: while that is held none is unmapped.
+ */
 enum { MAXMODS = 256 };
 static struct mod { ptrdiff_t off; const void *image; size_t filesz, memsz; } mods[MAXMODS];
 static int nmods;
-static bool dynamic_mods;
+static int startup_objects;       /* how many objects the program started with: the first ones on ld.so's list */
+static bool too_many;             /* the table has not got all of theirs */
+static _Atomic uint64_t late;     /* bit 0: others have TLS; above, a count of changes */
+static _Atomic int loading;       /* calls of dlopen under way: their constructors may make threads */
+static _Atomic unsigned long long counted[2]; /* ld.so's counts of objects added and removed at the last look */
 static const char *libc_base, *own_base, *ld_base;
 
-static struct pg_lock allg_lock;
-static _Atomic(struct pg_g *) allg; /* push-only */
+/*
+ * libc's list of threads on stacks that it has not made.  dlopen gives a new module's static TLS its image in the threads on it,
+ * before any constructor runs; dlclose waits until none of them is looking up a symbol.
+ */
+static struct pg_lock threads_lock;
+static void **threads;
+static uint32_t threads_gen = 1;  /* another in the child of a fork, where libc forgets all threads but one */
 
 struct thread_db_desc { uint32_t bits, count, offset; };
 
@@ -62,6 +78,8 @@ void *pg_mmap_alloc(size_t n)
 	return r < 0 && r > -4096 ? NULL : (void *)r;
 }
 
+/* At least that of a TCB. */
+size_t pg_tls_align(void) { return lay.align > 64 ? lay.align : 64; }
 size_t pg_tls_size(void) { return (lay.size + 63) & ~(size_t)63; }
 size_t pg_tcb_size(void) { return (lay.pthread_size + 63) & ~(size_t)63; }
 
@@ -76,8 +94,6 @@ static const char *base_of(const void *addr)
 
 	return dladdr(addr, &i) ? i.dli_fbase : NULL;
 }
-
-struct scan { const char *tp; };
 
 static void *(*tls_get_addr)(size_t *); /* by dlsym: a reference would make ld.so a needed library */
 
@@ -94,42 +110,102 @@ static bool static_tls(struct dl_phdr_info *i)
 	return false;
 }
 
-static int scan_module(struct dl_phdr_info *i, size_t size, void *arg)
+/* NULL: it has none, or it is one that every TCB keeps. */
+static const ElfW(Phdr) *tls_of(struct dl_phdr_info *i)
 {
-	struct scan *s = arg;
 	const char *base = (const char *)i->dlpi_addr;
 
+	if (base == libc_base || base == own_base || base == ld_base)
+		return NULL;
+	for (int k = 0; k < i->dlpi_phnum; k++)
+		if (i->dlpi_phdr[k].p_type == PT_TLS)
+			return &i->dlpi_phdr[k];
+	return NULL;
+}
+
+static void to_image(char *block, const void *image, size_t filesz, size_t memsz)
+{
+	memcpy(block, image, filesz);
+	memset(block + filesz, 0, memsz - filesz);
+}
+
+static int count_objects(struct dl_phdr_info *i, size_t size, void *arg)
+{
+	(void)i;
 	(void)size;
-	for (int k = 0; k < i->dlpi_phnum; k++) {
-		const ElfW(Phdr) *ph = &i->dlpi_phdr[k];
-		const char *data = i->dlpi_tls_data;
-		if (ph->p_type != PT_TLS)
-			continue;
-		if (base == libc_base || base == own_base || base == ld_base)
-			continue;
-		/* Not told until this thread has touched it: a module loaded later, with static TLS. */
-		if (data == NULL && tls_get_addr && static_tls(i))
-			data = tls_get_addr((size_t[2]){i->dlpi_tls_modid, 0});
-		if (data == NULL || data >= s->tp || data < s->tp - lay.size) {
-			dynamic_mods = true; /* allocated when first used; reset by walking */
-			continue;
-		}
-		if (nmods < MAXMODS)
-			mods[nmods++] = (struct mod){data - s->tp, base + ph->p_vaddr, ph->p_filesz, ph->p_memsz};
-		else
-			dynamic_mods = true;
-	}
+	++*(int *)arg;
 	return 0;
 }
 
-/* Called on a thread whose static TLS is complete: the main one. */
-static void scan_modules(void)
+void pg_tls_startup(void)
 {
-	struct scan s = {pg_arch_tp()};
+	if (startup_objects == 0)
+		dl_iterate_phdr(count_objects, &startup_objects);
+}
 
-	nmods = 0;
-	dynamic_mods = false;
-	dl_iterate_phdr(scan_module, &s);
+struct walk { int seen; bool late; unsigned long long n[2]; };
+
+static int scan_startup(struct dl_phdr_info *i, size_t size, void *arg)
+{
+	const char *tp = pg_arch_tp(), *data = i->dlpi_tls_data;
+	const ElfW(Phdr) *ph = tls_of(i);
+
+	(void)size;
+	if (((struct walk *)arg)->seen++ >= startup_objects)
+		return 1;
+	if (ph == NULL)
+		return 0;
+	if (data == NULL || data >= tp || data < tp - lay.size || nmods == MAXMODS)
+		too_many = true;
+	else
+		mods[nmods++] = (struct mod){data - tp, (const char *)i->dlpi_addr + ph->p_vaddr, ph->p_filesz, ph->p_memsz};
+	return 0;
+}
+
+static int find_late(struct dl_phdr_info *i, size_t size, void *arg)
+{
+	struct walk *w = arg;
+
+	(void)size;
+	w->n[0] = i->dlpi_adds;
+	w->n[1] = i->dlpi_subs;
+	if (w->seen++ >= startup_objects && tls_of(i))
+		w->late = true;
+	return 0;
+}
+
+static int only_count(struct dl_phdr_info *i, size_t size, void *arg)
+{
+	(void)size;
+	((unsigned long long *)arg)[0] = i->dlpi_adds;
+	((unsigned long long *)arg)[1] = i->dlpi_subs;
+	return 1;
+}
+
+void pg_tls_look(void)
+{
+	unsigned long long n[2];
+	uint64_t was, is;
+
+	if (!initialised)
+		return;
+	dl_iterate_phdr(only_count, n);
+	if (n[0] == counted[0] && n[1] == counted[1])
+		return;
+	do {
+		struct walk w = {0};
+		was = atomic_load(&late);
+		dl_iterate_phdr(find_late, &w);
+		is = (was | 1) + 1 + w.late;
+		memcpy(n, w.n, sizeof n);
+	} while (!atomic_compare_exchange_strong(&late, &was, is)); /* somebody else looked, perhaps earlier than we */
+	counted[0] = n[0];
+	counted[1] = n[1];
+}
+
+void pg_tls_loading(int by)
+{
+	atomic_fetch_add(&loading, by);
 }
 
 /* Where the code of libc and ld.so lies: preemption keeps out of it. */
@@ -158,8 +234,6 @@ void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uint
 	*ld_lo = text[2];
 	*ld_hi = text[3];
 }
-
-static bool initialised;
 
 int pg_tls_init(void)
 {
@@ -195,8 +269,13 @@ int pg_tls_init(void)
 	libc_base = base_of(dlsym(RTLD_DEFAULT, "gnu_get_libc_version"));
 	own_base = base_of((void *)&pg_tls_init);
 	ld_base = base_of((void *)dl_allocate_tls);
-	scan_modules();
+	pg_tls_startup();
+	dl_iterate_phdr(scan_startup, &(struct walk){0});
 	dl_iterate_phdr(find_text, NULL);
+	char *rtld = dlsym(RTLD_DEFAULT, "_rtld_global");
+	size_t off;
+	if (rtld && desc("_thread_db_rtld_global__dl_stack_user", &off))
+		threads = (void **)(rtld + off);
 
 	/* The kernel would go on writing processor numbers into the main TCB wherever it runs: let sched_getcpu ask instead. */
 	if (lay.rseq_off >= 0) {
@@ -205,6 +284,7 @@ int pg_tls_init(void)
 		rs->cpu_id = (uint32_t)RSEQ_CPU_ID_UNINITIALIZED;
 	}
 	initialised = true;
+	pg_tls_look();
 	return 0;
 }
 
@@ -224,14 +304,12 @@ void pg_tls_learn_res(void)
 static void init_tcb(char *tcb)
 {
 	char *from = pg_arch_tp();
-	void **list = (void **)(tcb + lay.list_off);
 
 	*(void **)(tcb + PG_TCB_TCB) = tcb;
 	*(void **)(tcb + PG_TCB_SELF) = tcb;
 	*(int *)(tcb + PG_TCB_MULTIPLE_THREADS) = 1;
 	memcpy(tcb + PG_TCB_STACK_GUARD, from + PG_TCB_STACK_GUARD, sizeof(uintptr_t));
 	memcpy(tcb + PG_TCB_POINTER_GUARD, from + PG_TCB_POINTER_GUARD, sizeof(uintptr_t));
-	list[0] = list[1] = list; /* fork in the child takes itself off a list */
 	if (lay.robust_off >= 0) {
 		long *r = (long *)(tcb + lay.robust_off), *rf = (long *)(from + lay.robust_off);
 		r[0] = (long)r;
@@ -244,14 +322,48 @@ static void init_tcb(char *tcb)
 
 void *pg_tls_new(void *tcb)
 {
+	void **node = (void **)((char *)tcb + lay.list_off);
+
+	node[0] = node[1] = node;
 	init_tcb(tcb);
 	return tcb;
+}
+
+/* Puts g on libc's list.  libc walks it forward, under a lock that we can't take, and adds to it only where threads are native. */
+static void join_threads(struct pg_g *g)
+{
+	void **node = (void **)((char *)g->tcb + lay.list_off), **first;
+	struct pg_g *self = pg_self();
+
+	g->threads_gen = threads_gen;
+	if (threads == NULL) {
+		node[0] = node[1] = node; /* fork in the child takes itself off a list */
+		return;
+	}
+	pg_rt_enter(self);
+	pg_lock(&threads_lock);
+	first = threads[0];
+	node[0] = first;
+	node[1] = threads;
+	first[1] = node;
+	__atomic_store_n(&threads[0], node, __ATOMIC_RELEASE);
+	pg_unlock(&threads_lock);
+	pg_rt_exit(self);
+}
+
+/* In the child, after libc has begun a new list with the caller alone. */
+void pg_tls_forked(void)
+{
+	threads_gen++;
+	pg_self()->threads_gen = threads_gen;
 }
 
 /* A full TCB with DTV for g at tcb, whose memory is zero.  Calls calloc.  False: out of memory. */
 bool pg_tls_full(void *tcb, struct pg_g *g);
 bool pg_tls_full(void *tcb, struct pg_g *g)
 {
+	/* First on the list: a module that is opened in between is found there, or by ld.so here. */
+	join_threads(g);
 	if (dl_allocate_tls(tcb) == NULL)
 		return false;
 	init_tcb(tcb);
@@ -262,9 +374,12 @@ bool pg_tls_full(void *tcb, struct pg_g *g)
 	return true;
 }
 
-void pg_tls_settid(struct pg_g *g);
-void pg_tls_settid(struct pg_g *g)
+/* The TCB of g serves another thread. */
+void pg_tls_again(struct pg_g *g);
+void pg_tls_again(struct pg_g *g)
 {
+	if (pg_unlikely(g->threads_gen != threads_gen))
+		join_threads(g);
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = g->tid;
 }
 
@@ -272,6 +387,20 @@ void pg_tls_robust(void *tcb)
 {
 	if (lay.robust_off >= 0)
 		pg_sys(SYS_set_robust_list, (char *)tcb + lay.robust_off, 24);
+}
+
+/* Entries of PI mutexes have the lowest bit set. */
+bool pg_tls_owns_pi(struct pg_g *g)
+{
+	long *head = (long *)((char *)g->tcb + lay.robust_off);
+	int limit = 2048; /* as the kernel's */
+
+	if (lay.robust_off < 0)
+		return false;
+	for (long e = head[0]; (e & ~1L) != (long)head && limit-- > 0; e = *(long *)(e & ~1L))
+		if (e & 1)
+			return true;
+	return false;
 }
 
 void pg_tls_owner_died(struct pg_g *g)
@@ -305,21 +434,35 @@ void pg_tls_wired(struct pg_g *g)
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = (uint32_t)pg_sys(SYS_gettid);
 }
 
-static int reset_dynamic(struct dl_phdr_info *i, size_t size, void *arg)
+/* Counted like a handler that interrupted libc. */
+int pg_ldso_begin(struct pg_g *g)
 {
-	const char *base = (const char *)i->dlpi_addr;
+	int begun;
+
+	while ((begun = pg_libc_handler_begin(g, text[0])) < 0)
+		pg_yield();
+	return begun;
+}
+
+void pg_ldso_end(struct pg_g *g, int begun)
+{
+	pg_libc_handler_end(g, begun);
+}
+
+static int reset_late(struct dl_phdr_info *i, size_t size, void *arg)
+{
+	struct walk *w = arg;
+	const ElfW(Phdr) *ph = tls_of(i);
+	char *data = i->dlpi_tls_data;
 
 	(void)size;
-	(void)arg;
-	if (i->dlpi_tls_data == NULL || base == libc_base || base == own_base || base == ld_base)
+	if ((w->seen++ < startup_objects && !too_many) || ph == NULL)
 		return 0;
-	for (int k = 0; k < i->dlpi_phnum; k++) {
-		const ElfW(Phdr) *ph = &i->dlpi_phdr[k];
-		if (ph->p_type != PT_TLS)
-			continue;
-		memcpy(i->dlpi_tls_data, base + ph->p_vaddr, ph->p_filesz);
-		memset((char *)i->dlpi_tls_data + ph->p_filesz, 0, ph->p_memsz - ph->p_filesz);
-	}
+	/* Not told until this thread has touched it.  Dynamic TLS has the image then; static TLS may be a former thread's. */
+	if (data == NULL && tls_get_addr && static_tls(i))
+		data = tls_get_addr((size_t[2]){i->dlpi_tls_modid, 0});
+	if (data)
+		to_image(data, (const char *)i->dlpi_addr + ph->p_vaddr, ph->p_filesz, ph->p_memsz);
 	return 0;
 }
 
@@ -333,78 +476,16 @@ void pg_tls_thread_start(struct pg_g *g)
 	errno = 0;
 	if (uselocale((locale_t)0) != LC_GLOBAL_LOCALE)
 		uselocale(LC_GLOBAL_LOCALE);
-	for (int i = 0; i < nmods; i++) {
-		char *p = (char *)g->tcb + mods[i].off;
-		memcpy(p, mods[i].image, mods[i].filesz);
-		memset(p + mods[i].filesz, 0, mods[i].memsz - mods[i].filesz);
+	for (int i = 0; i < nmods; i++)
+		to_image((char *)g->tcb + mods[i].off, mods[i].image, mods[i].filesz, mods[i].memsz);
+	if (pg_unlikely(atomic_load(&late) & 1 || atomic_load(&loading) || too_many)) {
+		int held = pg_ldso_begin(g);
+		dl_iterate_phdr(reset_late, &(struct walk){0});
+		pg_ldso_end(g, held);
 	}
-	if (dynamic_mods)
-		dl_iterate_phdr(reset_dynamic, NULL);
 }
 
 void pg_tls_thread_end(struct pg_g *g)
 {
 	(void)g;
-}
-
-void pg_allg_add(struct pg_g *g)
-{
-	pg_lock(&allg_lock);
-	g->alllink = allg;
-	allg = g;
-	pg_unlock(&allg_lock);
-}
-
-/* Lock-free: nothing is ever taken off the list. */
-void pg_foreach_g(void (*fn)(struct pg_g *, void *), void *arg)
-{
-	for (struct pg_g *g = atomic_load(&allg); g; g = g->alllink)
-		fn(g, arg);
-}
-
-static void copy_images(struct pg_g *g, void *arg)
-{
-	int from = *(int *)arg;
-
-	if (g->tcb == NULL || g == pg_self_ || g->slab == NULL)
-		return;
-	for (int i = from; i < nmods; i++) {
-		char *p = (char *)g->tcb + mods[i].off;
-		memcpy(p, mods[i].image, mods[i].filesz);
-		memset(p + mods[i].filesz, 0, mods[i].memsz - mods[i].filesz);
-	}
-}
-
-void pg_tls_dlopened(void)
-{
-	static struct mod old[MAXMODS]; /* under scan_lock */
-	static struct pg_lock scan_lock;
-	struct pg_g *g = pg_self();
-	int nold, fresh;
-
-	if (!initialised)
-		return;
-	pg_rt_enter(g);
-	pg_lock(&scan_lock);
-	nold = nmods;
-	memcpy(old, mods, sizeof old);
-	scan_modules();
-	/* New ones to the end, so that known ones are not touched in living threads. */
-	fresh = nmods;
-	for (int i = 0; i < fresh;) {
-		bool known = false;
-		for (int k = 0; k < nold; k++)
-			known |= old[k].off == mods[i].off && old[k].image == mods[i].image;
-		if (known) {
-			i++;
-		} else {
-			struct mod m = mods[i];
-			mods[i] = mods[--fresh];
-			mods[fresh] = m;
-		}
-	}
-	if (fresh < nmods)
-		pg_foreach_g(copy_images, &fresh);
-	pg_unlock(&scan_lock);
-	pg_rt_exit(g);
 }
