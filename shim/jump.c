@@ -50,6 +50,8 @@ static inline struct __jmp_buf_tag *prepare_jump(struct __jmp_buf_tag *env, stru
 		return env;
 	if (g != NULL && pg_unlikely(g->cleanup_old != NULL))
 		run_cleanups(g, env);
+	if (g != NULL && pg_unlikely(g->libc_handlers != 0))
+		pg_libc_handlers_left(g, pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]));
 	if (!env->__mask_was_saved)
 		return env;
 	mask = pg_set_get(&env->__saved_mask) & ~PG_SIGS_UNBLOCKABLE;
