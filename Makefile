@@ -56,7 +56,8 @@ UNIT_OBJ := $(call obj,$(UNIT_SRC) tests/unit/support.c)
 UNIT_MOD  = $(B)/unit-module-initial-exec.so $(B)/unit-module-global-dynamic.so
 PROG_DIRS = tests/compat/prog tests/stress tests/bench
 PROG_SRC := $(wildcard $(PROG_DIRS:%=%/*.c) $(PROG_DIRS:%=%/*.cpp))
-PROGS     = $(patsubst %,$(B)/tests/%,$(notdir $(basename $(PROG_SRC))))
+MODULES   = $(patsubst %,$(B)/tests/module-%.so,initial-exec global-dynamic init cxx)
+PROGS     = $(patsubst %,$(B)/tests/%,$(notdir $(basename $(PROG_SRC)))) $(MODULES)
 
 .PHONY: all lib unit progs
 all: $(LIB) $(CMD) $(B)/includes.ok $(B)/calls.ok
@@ -171,13 +172,29 @@ define prog_rule
 $(B)/tests/%: $(1)/%.c $(B)/compile.stamp | $(SETUPS)
 	$$(call say,CC,$$<)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)$$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -pthread -MMD -MP -MF $$@.d -o $$@ $$< -lm
+	$$(Q)$$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -pthread -MMD -MP -MF $$@.d -o $$@ $$< $$(PROG_LDFLAGS) -lm
 $(B)/tests/%: $(1)/%.cpp $(B)/compile.stamp | $(SETUPS)
 	$$(call say,CXX,$$<)
 	$$(Q)mkdir -p $$(@D)
 	$$(Q)$$(CXX) -std=c++20 -O2 -g -Wall -pthread -MMD -MP -MF $$@.d -o $$@ $$<
 endef
 $(foreach d,$(PROG_DIRS),$(eval $(call prog_rule,$(d))))
+
+# Opened by t_dlopen, whose symbols some of them use.
+MOD_DIR = tests/compat/prog/modules
+$(B)/tests/module-initial-exec.so $(B)/tests/module-global-dynamic.so: $(B)/tests/module-%.so: $(MOD_DIR)/tls.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g -Wall -fPIC -shared -ftls-model=$* -o $@ $<
+$(B)/tests/module-init.so: $(B)/tests/module-%.so: $(MOD_DIR)/%.c
+	$(call say,CC,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -O2 -g -Wall -fPIC -shared -ftls-model=initial-exec -o $@ $<
+$(B)/tests/module-cxx.so: $(B)/tests/module-%.so: $(MOD_DIR)/%.cpp
+	$(call say,CXX,$@)
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++20 -O2 -g -Wall -fPIC -shared -o $@ $<
+$(B)/tests/t_dlopen: PROG_LDFLAGS = -rdynamic
 
 # --- running things --------------------------------------------------------------------------------
 

@@ -183,6 +183,12 @@ static void child(void)
 	pg_rt_exit(g);
 }
 
+static void child_of_libc(void)
+{
+	pg_tls_forked();
+	child();
+}
+
 extern int pg_real_atfork(void (*)(void), void (*)(void), void (*)(void));
 
 void pg_fork_register(void);
@@ -191,7 +197,7 @@ void pg_fork_register(void)
 	static _Atomic int done;
 
 	if (atomic_exchange(&done, 1) == 0)
-		pg_real_atfork(prepare, parent, child);
+		pg_real_atfork(prepare, parent, child_of_libc);
 }
 
 pid_t pg_fork(pid_t (*real)(void), bool handlers);

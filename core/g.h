@@ -121,6 +121,7 @@ struct pg_g {
 	struct pg_slab *slab;       /* where its memory came from; NULL: not ours */
 	int policy, prio;           /* recorded scheduling parameters */
 	struct pg_m *wiredm;        /* the M a wired G keeps */
+	uint32_t threads_gen;       /* tls.c: since when its TCB is on libc's list of threads */
 	bool fresh;                 /* its TLS has its initial image */
 	bool userstack;
 	bool tsd_used;
@@ -145,6 +146,7 @@ struct pg_g {
 	uint32_t sig_ran;           /* handlers run on this G */
 	uint32_t sig_norestart;     /* of those, without SA_RESTART */
 	uint32_t libc_handlers;     /* handlers running on it that interrupted libc */
+	uintptr_t libc_frame[4];    /* where the first of them have their frames */
 	uint32_t cmdseq;            /* last pg_allthreads_syscall done by this OS thread (native G, g0) */
 };
 
@@ -160,6 +162,7 @@ struct pg_m {
 	void *commitarg;
 	struct pg_p *nextp;         /* P handed over by startm; before its note is woken */
 	bool spinning;
+	struct pg_g *firstg;        /* a G about to be wired, for which this M was made */
 	struct pg_g *lockedg;       /* a wired G that has ended here */
 	_Atomic int cleartid;       /* the kernel clears it when the thread is gone: sysmon.c, the dying */
 	struct pg_m *dyinglink;     /* on sched.dying */
@@ -176,6 +179,8 @@ struct pg_m {
 	int64_t sm_since;
 	_Atomic uint32_t skips;     /* preemptions put off in a row */
 	_Atomic uint32_t kicked;    /* a kick is on its way: signal 32 queues, one at a time is enough */
+	_Atomic uint32_t execing;   /* its G calls exec: no kick may be pending; set by the G */
+	_Atomic uint32_t kickers;   /* how many are between the look at execing and the kick */
 };
 
 #define PG_RUNQ 256
@@ -192,8 +197,8 @@ struct pg_p {
 	_Atomic(struct pg_m *) m;   /* the M that holds it */
 	struct pg_p *link;          /* on sched.pidle or sched.pspawn; sched lock */
 	bool spinning;              /* how the M asked for in pspawn shall start; sched lock */
-	struct pg_g *gfree;         /* dead Gs of the default size; owner */
-	int ngfree;
+	_Atomic(struct pg_g *) gfree; /* dead Gs of one size: stack.c */
+	int ngfree;                 /* how many, or more; owner */
 	uint32_t handoffs;
 
 	struct pg_lock timerlock;   /* protects the heap */

@@ -23,9 +23,25 @@ _Atomic int pg_preempted_in_libc; /* Gs that were preempted inside libc and have
 
 extern void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi);
 
+enum sent { GONE, SENT, LATER };
+
+/* LATER: its G is about to exec, and looks for itself if that fails. */
+static enum sent send(struct pg_m *m)
+{
+	enum sent r = GONE;
+
+	atomic_fetch_add(&m->kickers, 1); /* pairs with pg_exec_hold: it stores execing, then looks */
+	if (atomic_load(&m->execing))
+		r = LATER;
+	else if (m->tid && pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK) == 0)
+		r = SENT;
+	atomic_fetch_sub(&m->kickers, 1);
+	return r;
+}
+
 void pg_kick(struct pg_m *m)
 {
-	if (m->tid && atomic_exchange(&m->kicked, 1) == 0 && pg_sys(SYS_tgkill, getpid(), m->tid, PG_SIG_KICK) < 0)
+	if (atomic_exchange(&m->kicked, 1) == 0 && send(m) != SENT)
 		atomic_store(&m->kicked, 0);
 }
 
@@ -39,13 +55,13 @@ void pg_exec_hold(struct pg_g *g)
 	struct pg_m *m;
 
 	while ((m = own_m(g)) != NULL) {
-		if (atomic_exchange(&m->kicked, 1)) {
-			pg_cpu_relax(); /* one is on its way: our handler clears it */
-			continue;
-		}
+		atomic_store(&m->execing, 1);
+		while (atomic_load(&m->kickers))
+			pg_cpu_relax();
+		pg_sys(SYS_getpid); /* what is pending comes now */
 		if (own_m(g) == m)
 			return;
-		atomic_store(&m->kicked, 0); /* it moved us */
+		atomic_store(&m->execing, 0); /* it moved us */
 	}
 }
 
@@ -53,9 +69,11 @@ void pg_exec_release(struct pg_g *g)
 {
 	struct pg_m *m = own_m(g);
 
-	if (m)
-		atomic_store(&m->kicked, 0);
+	if (m == NULL)
+		return;
+	atomic_store(&m->execing, 0);
 	/* What could not be said meanwhile. */
+	pg_kick_do_cmd(g);
 	if (atomic_load(&g->pending)) {
 		pg_rt_enter(g);
 		pg_rt_exit(g);
@@ -87,8 +105,27 @@ int pg_libc_handler_begin(struct pg_g *g, uintptr_t pc)
 		atomic_fetch_sub(&pg_handlers_in_libc, 1);
 		return -1;
 	}
+	if (g->libc_handlers < sizeof g->libc_frame / sizeof g->libc_frame[0])
+		g->libc_frame[g->libc_handlers] = (uintptr_t)__builtin_frame_address(0);
 	g->libc_handlers++;
 	return 1;
+}
+
+void pg_libc_handlers_left(struct pg_g *g, uintptr_t sp)
+{
+	uint32_t n = g->libc_handlers;
+	uintptr_t lo = (uintptr_t)g->altstack.ss_sp, size = g->altstack.ss_size;
+
+	for (; n > 0; n--) {
+		if (n > sizeof g->libc_frame / sizeof g->libc_frame[0])
+			continue; /* deeper than the last one we know of: left when that is */
+		uintptr_t frame = g->libc_frame[n - 1];
+		bool alt = frame - lo < size;
+		if (alt == (sp - lo < size) ? sp <= frame : !alt)
+			break;
+		while (g->libc_handlers >= n)
+			pg_libc_handler_end(g, 1);
+	}
 }
 
 void pg_libc_handler_end(struct pg_g *g, int begun)
@@ -233,7 +270,7 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 		if (pg_sysmon_tid && pg_sys(SYS_tgkill, pid, pg_sysmon_tid, PG_SIG_KICK) == 0)
 			n++;
 		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
-			if (m->tid && m->tid != self && pg_sys(SYS_tgkill, pid, m->tid, PG_SIG_KICK) == 0)
+			if (m->tid && m->tid != self && send(m) != GONE)
 				n++;
 		atomic_fetch_sub(&cmd.left, (1u << 20) - (n - 1));
 		while (atomic_load(&cmd.left) != 0)

@@ -124,8 +124,8 @@ static void publishm(struct pg_m *m)
 		;
 }
 
-/* A new M that starts with P p, spinning or not.  False: the kernel refuses. */
-static bool newm(struct pg_p *p, bool spinning)
+/* A new M that starts with P p, spinning or not, or with g and no P.  False: the kernel refuses. */
+static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 {
 	struct pg_m *m = allocm();
 	uint64_t all = ~pg_sigbit(PG_SIG_KICK), old;
@@ -135,7 +135,9 @@ static bool newm(struct pg_p *p, bool spinning)
 		return false;
 	m->nextp = NULL;
 	m->spinning = spinning;
-	pg_acquirep(m, p);
+	m->firstg = g;
+	if (p)
+		pg_acquirep(m, p);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	m->sigmask = all;
 	publishm(m);
@@ -143,11 +145,26 @@ static bool newm(struct pg_p *p, bool spinning)
 			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
 			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
-	if (r < 0) {
+	if (r < 0 && p)
 		pg_releasep(m);
-		return false;
+	return r >= 0;
+}
+
+bool pg_movem(struct pg_g *g)
+{
+	bool room;
+
+	pg_lock(&pg_sched.lock);
+	room = pg_sched.mcount < pg_knobs.maxm;
+	pg_sched.mcount += room;
+	pg_unlock(&pg_sched.lock);
+	if (room && !newm(NULL, false, g)) {
+		pg_lock(&pg_sched.lock);
+		pg_sched.mcount--;
+		pg_unlock(&pg_sched.lock);
+		room = false;
 	}
-	return true;
+	return room;
 }
 
 static bool runtime_has_work(struct pg_p *p)
@@ -189,7 +206,7 @@ static void startm(struct pg_p *p, bool spinning)
 			return;
 		}
 		pg_unlock(&pg_sched.lock);
-		if (newm(p, spinning))
+		if (newm(p, spinning, NULL))
 			return;
 		pg_lock(&pg_sched.lock);
 		pg_sched.mcount--;
@@ -214,7 +231,7 @@ void pg_spawn(void)
 		pg_unlock(&pg_sched.lock);
 		if (p == NULL)
 			return;
-		if (!newm(p, p->spinning)) {
+		if (!newm(p, p->spinning, NULL)) {
 			pg_lock(&pg_sched.lock);
 			pg_sched.mcount--;
 			pg_pidleput(p);

@@ -7,7 +7,7 @@
 #include "core/sched.h"
 
 /* What finish_prev does with the G just switched away from: m->prevop. */
-enum { PG_OP_NONE, PG_OP_PARK, PG_OP_YIELD, PG_OP_GLOBAL, PG_OP_EXIT };
+enum { PG_OP_NONE, PG_OP_PARK, PG_OP_YIELD, PG_OP_GLOBAL, PG_OP_EXIT, PG_OP_MOVE };
 
 enum { PG_P_IDLE, PG_P_RUNNING };
 
@@ -60,6 +60,7 @@ void pg_finish_exit(struct pg_g *g);           /* g has left its stack for good 
 struct pg_p *pg_pidleget(void);                /* sched lock held */
 void pg_pidleput(struct pg_p *p);              /* sched lock held */
 void pg_acquirep(struct pg_m *m, struct pg_p *p);
+bool pg_movem(struct pg_g *g);                 /* g, off its stack, goes on on a new M, without a P; false: there is none */
 void pg_stopm(struct pg_m *m);                 /* on g0: sleeps until somebody gives m a P */
 void pg_schedule(struct pg_m *m) __attribute__((noreturn)); /* the loop of a g0 */
 void pg_g0_entry(void *m);                     /* the first frame of a g0 */
@@ -101,13 +102,19 @@ void pg_sysmon_wake(void);
 void pg_sysmon_poke(void);                      /* at once, whatever it does */
 bool pg_retake(struct pg_m *m, struct pg_p *p);
 
-/* thread memory: tls.c, stack.c */
+/* thread memory: tls.c, stack.c, modules.c */
+bool pg_thread_db(const char *name, size_t *off);  /* the offset that one of libc's descriptors for libthread_db tells */
+void pg_modules_init(char *rtld, const void *in_ldso, size_t size); /* on the first thread, whose static TLS is complete */
+void pg_modules_reset(struct pg_g *g);             /* the caller's thread-local variables have their images */
 int pg_tls_init(void);
 void *pg_tls_new(void *tcb);                       /* raw TLS block of a g0: no dtv */
 void pg_tls_owner_died(struct pg_g *g);            /* what the kernel does with the robust list of a thread that ends */
+bool pg_tls_owns_pi(struct pg_g *g);               /* some of it only the kernel can do */
 void pg_tls_robust(void *tcb);                     /* every thread of libc's has a robust list; programs ask for it */
 size_t pg_tls_size(void);
 size_t pg_tcb_size(void);
+size_t pg_tls_align(void);                         /* of a TCB; a power of two */
+void pg_tls_forked(void);
 void pg_tls_setself(void *tcb, struct pg_g *g);
 void pg_allg_add(struct pg_g *g);
 void pg_tls_wired(struct pg_g *g);                 /* tells the kernel what it keeps per thread about g */

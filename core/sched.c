@@ -81,6 +81,10 @@ static void finish_prev(struct pg_m *m)
 	case PG_OP_EXIT:
 		pg_finish_exit(g);
 		break;
+	case PG_OP_MOVE:
+		if (!pg_movem(g))
+			pg_ready(g);
+		break;
 	}
 }
 
@@ -208,9 +212,13 @@ void pg_wire(struct pg_g *g)
 
 	if (g->mode == PG_NATIVE)
 		return;
+	/* The first thread of the process can't end before the process: it is for the first G, unless there is no other. */
+	if (g->m->tid == (int)pg_sys(SYS_getpid) && g != &pg_main_g)
+		pg_switchaway(g, PG_OP_MOVE);
 	m = g->m;
 	p = m->p;
-	pg_releasep(m);
+	if (p)
+		pg_releasep(m);
 	g->wiredm = m;
 	g->oswired = 1;
 	g->m = &pg_nullm;
@@ -218,7 +226,8 @@ void pg_wire(struct pg_g *g)
 	m->cur = &m->g0;
 	atomic_store(&m->g0.rt, 0);
 	pg_tls_wired(g);
-	pg_handoffp(p);
+	if (p)
+		pg_handoffp(p);
 }
 
 /* ---- g0 ---- */
@@ -416,13 +425,14 @@ top:
 /*
  * The M of a wired G that has ended.  What the kernel remembers of the thread must not be reused, and its locks (robust, PI)
  * are released when the thread is gone: only then has the G ended for others, which sysmon tells them.  The first thread
- * of the process has to stay, or the process would look dead; it sleeps for ever.
+ * of the process stays and sleeps for ever, so that the process does not look dead; but not if the G holds PI
+ * mutexes, which only the kernel can pass on.
  */
 static void end_wired(struct pg_m *m)
 {
 	struct pg_g *g = m->lockedg;
 
-	if (m->tid == (int)pg_sys(SYS_getpid)) {
+	if (m->tid == (int)pg_sys(SYS_getpid) && !pg_tls_owns_pi(g)) {
 		pg_tls_owner_died(g);
 		pg_finish_exit(g);
 		atomic_store(&m->g0.rt, 0);
@@ -453,6 +463,11 @@ void pg_schedule(struct pg_m *m)
 		finish_prev(m);
 		if (pg_unlikely(m->lockedg != NULL))
 			end_wired(m);
+		if (pg_unlikely((g = m->firstg) != NULL)) {
+			m->firstg = NULL;
+			switchto(m, &m->g0, g);
+			continue;
+		}
 		if (m->p == NULL)
 			pg_stopm(m);
 		pg_signal_route(&m->g0);

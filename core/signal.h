@@ -33,6 +33,8 @@ int pg_sigaltstack(const stack_t *ss, stack_t *old);
 void pg_sigmask_restored(uint64_t mask);
 /* Runs the handlers of what is pending for the calling G and unblocked; acts on an asynchronous cancellation.  rt == 0. */
 void pg_deliver(struct pg_g *g);
+/* The calling G jumps to a frame at sp: handlers that interrupted libc and have their frames below are over. */
+void pg_libc_handlers_left(struct pg_g *g, uintptr_t sp);
 /* For the constructor and a fork in the child. */
 void pg_signal_init(void);
 void pg_signal_started(void);

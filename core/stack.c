@@ -7,8 +7,9 @@
  * Slots of one size lie side by side in one mapping, a slab, reserved and never given back: struct pg_g is type-stable.  Guards come
  * from MADV_GUARD_INSTALL, which splits no mapping (Linux 6.13), else from mprotect.  A guard and the top of its lower
  * neighbour share a page table.
- * Free slots of the default size are cached per P (p->gfree, owner only) and per class (under the class lock), newest
- * first; a slot that goes deep into the class list gives the pages of its stack back.
+ * Free slots of one size are cached per P and per class (under the class lock), newest first; a slot that goes deep into the
+ * class list gives the pages of its stack back.  p->gfree is a list to which only the owner of the P adds, so that its compare-and-swap
+ * can't mistake one list for another; who finds no memory takes the whole list of any P.
  * A thread on a stack of the program's own gets a slot of the smallest size for the rest.
  */
 #include <errno.h>
@@ -44,7 +45,7 @@ static size_t default_stack;
 static _Atomic bool no_guard_install;
 
 extern bool pg_tls_full(void *tcb, struct pg_g *g);
-extern void pg_tls_settid(struct pg_g *g);
+extern void pg_tls_again(struct pg_g *g);
 extern void pg_gstart(void *arg);
 
 static size_t round_page(size_t n) { return (n + 4095) & ~(size_t)4095; }
@@ -69,7 +70,15 @@ size_t pg_default_stack(void)
 
 size_t pg_stack_overhead(void)
 {
-	return pg_tls_size() + pg_tcb_size() + sizeof(struct pg_g);
+	return pg_tls_size() + pg_tcb_size() + sizeof(struct pg_g) + pg_tls_align() - 64;
+}
+
+/* The TCB's place decides where the program's thread-local variables are: it has their alignment, and struct pg_g follows it. */
+static struct pg_g *g_of_slot(char *slot, struct pg_slab *c)
+{
+	uintptr_t tcb = (uintptr_t)slot + c->total - sizeof(struct pg_g) - pg_tcb_size();
+
+	return (struct pg_g *)((tcb & ~(uintptr_t)(pg_tls_align() - 1)) + pg_tcb_size());
 }
 
 static struct pg_slab *find_class(size_t total, size_t guard)
@@ -142,6 +151,71 @@ static char *new_slot(struct pg_slab *c)
 		return NULL;
 	c->next += c->total;
 	return s;
+}
+
+/* ---- free ones ---- */
+
+/* The owner of p. */
+static struct pg_g *pop_cached(struct pg_p *p, struct pg_slab *c)
+{
+	struct pg_g *g = atomic_load_explicit(&p->gfree, memory_order_relaxed);
+
+	/* Nobody else adds: if g is still the head, what follows it is still what it was. */
+	if (g == NULL || g->slab != c || !atomic_compare_exchange_strong(&p->gfree, &g, g->schedlink))
+		return NULL;
+	p->ngfree--;
+	return g;
+}
+
+/* The owner of p.  False: it has enough, or others. */
+static bool push_cached(struct pg_p *p, struct pg_g *g)
+{
+	struct pg_g *head = atomic_load_explicit(&p->gfree, memory_order_relaxed);
+
+	if (head == NULL)
+		p->ngfree = 0; /* perhaps it was emptied */
+	if (p->ngfree >= PCACHE || (head && head->slab != g->slab))
+		return false;
+	do
+		g->schedlink = head;
+	while (!atomic_compare_exchange_strong(&p->gfree, &head, g));
+	p->ngfree++;
+	return true;
+}
+
+/* Class lock held. */
+static struct pg_g *pop_class(struct pg_slab *c)
+{
+	struct pg_g *g = c->free;
+
+	if (g) {
+		c->free = g->schedlink;
+		c->nfree--;
+	}
+	return g;
+}
+
+static void push_class(struct pg_g *g)
+{
+	struct pg_slab *c = g->slab;
+
+	pg_lock(&c->lock);
+	g->schedlink = c->free;
+	c->free = g;
+	c->nfree++;
+	pg_unlock(&c->lock);
+}
+
+/* What all Ps have cached goes to the classes: memory is out. */
+static void empty_caches(void)
+{
+	struct pg_g *g, *next;
+
+	for (int i = 0; i < pg_nprocs; i++)
+		for (g = atomic_exchange(&pg_allp[i].gfree, NULL); g; g = next) {
+			next = g->schedlink;
+			push_class(g);
+		}
 }
 
 static void lay_out(struct pg_g *g, char *slot, struct pg_slab *c)
@@ -224,23 +298,18 @@ struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err)
 		return NULL;
 	}
 	struct pg_p *p = self->mode == PG_GREEN ? self->m->p : NULL;
-	if (p && p->gfree && p->gfree->slab == c) {
-		g = p->gfree;
-		p->gfree = g->schedlink;
-		p->ngfree--;
-	} else {
+	if (p == NULL || (g = pop_cached(p, c)) == NULL) {
 		pg_lock(&c->lock);
-		if (c->free) {
-			g = c->free;
-			c->free = g->schedlink;
-			c->nfree--;
-		} else {
-			slot = new_slot(c);
+		if ((g = pop_class(c)) == NULL && (slot = new_slot(c)) == NULL) {
+			pg_unlock(&c->lock);
+			empty_caches();
+			pg_lock(&c->lock);
+			g = pop_class(c);
 		}
 		pg_unlock(&c->lock);
 	}
 	if (slot)
-		g = (struct pg_g *)(((uintptr_t)slot + c->total - sizeof(struct pg_g)) & ~(uintptr_t)63);
+		g = g_of_slot(slot, c);
 	pg_rt_exit(self);
 	if (g == NULL) {
 		*err = EAGAIN;
@@ -259,7 +328,7 @@ struct pg_g *pg_newg(size_t stack, size_t guard, void *ustack, int *err)
 		pg_rt_exit(self);
 	} else {
 		reset(g);
-		pg_tls_settid(g);
+		pg_tls_again(g);
 	}
 	g->userstack = ustack != NULL;
 	if (ustack) {
@@ -280,12 +349,8 @@ void pg_gfree(struct pg_g *g)
 	atomic_store_explicit(&g->state, PG_G_dead, memory_order_relaxed);
 	if (c == NULL)
 		return;
-	if (p && p->ngfree < PCACHE && (p->gfree == NULL || p->gfree->slab == c)) {
-		g->schedlink = p->gfree;
-		p->gfree = g;
-		p->ngfree++;
+	if (p && push_cached(p, g))
 		return;
-	}
 	bool trim = false;
 	pg_lock(&c->lock);
 	trim = c->nfree >= KEEP;
@@ -295,16 +360,30 @@ void pg_gfree(struct pg_g *g)
 		if (top > (char *)g->stack_lo)
 			pg_sys(SYS_madvise, g->stack_lo, top - (char *)g->stack_lo, MADV_DONTNEED);
 	}
-	pg_lock(&c->lock);
-	g->schedlink = c->free;
-	c->free = g;
-	c->nfree++;
-	pg_unlock(&c->lock);
+	push_class(g);
 }
 
 unsigned long pg_threads_made(void)
 {
 	return atomic_load(&next_tid) - TID_BASE;
+}
+
+static struct pg_lock allg_lock;
+static _Atomic(struct pg_g *) allg; /* push-only */
+
+void pg_allg_add(struct pg_g *g)
+{
+	pg_lock(&allg_lock);
+	g->alllink = allg;
+	allg = g;
+	pg_unlock(&allg_lock);
+}
+
+/* Lock-free: nothing is ever taken off the list. */
+void pg_foreach_g(void (*fn)(struct pg_g *, void *), void *arg)
+{
+	for (struct pg_g *g = atomic_load(&allg); g; g = g->alllink)
+		fn(g, arg);
 }
 
 static struct pg_lock foreign_lock;

@@ -15,8 +15,15 @@ void pg_gfree(struct pg_g *g);
 /* What a new G does first and last in its own context. */
 void pg_tls_thread_start(struct pg_g *g);
 void pg_tls_thread_end(struct pg_g *g);
-/* After dlopen: gives modules with static TLS their image in every G. */
-void pg_tls_dlopened(void);
+/* Before the program's constructors: the objects that are loaded now stay. */
+void pg_tls_startup(void);
+/* Objects may have been loaded or unloaded: are there any with TLS?  Not under rt. */
+void pg_tls_look(void);
+/* 1: the caller is about to open one, -1: it has. */
+void pg_tls_loading(int by);
+/* Around a call that holds a lock of ld.so's which the child of a fork would find held: fork waits. */
+int pg_ldso_begin(struct pg_g *g);
+void pg_ldso_end(struct pg_g *g, int begun);
 
 /* libc's own word about g's cancellation, cancelhandling of its struct pthread; NULL: this libc does not say where. */
 _Atomic uint32_t *pg_tls_cancelword(struct pg_g *g);

@@ -6,12 +6,11 @@
  * libthread_db, from the kernel (the robust list head it was told) and from __resp of a real thread.  What is not known is
  * left zero, which is what a fresh NPTL thread has there.
  *
- * A TCB is made once and serves many threads in turn.  libc's own TLS (malloc's cache, the locale) stays with it; every
- * other module's block goes back to its initial image at the start of each thread.
+ * A TCB is made once and serves many threads in turn: see modules.c for the thread-local variables.  It is on libc's list of
+ * threads from then on, so that ld.so knows it as one of its own.
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <link.h>
 #include <linux/futex.h>
 #include <linux/rseq.h>
 #include <locale.h>
@@ -33,20 +32,20 @@ static void *(*dl_allocate_tls)(void *);
 static void (*ctype_init)(void);
 static struct { size_t size, align, pthread_size, list_off, tid_off; long robust_off, rseq_off, resp_off, res_off, cancel_off; } lay;
 static ptrdiff_t self_off;
+static bool initialised;
 
-/* Modules whose TLS must be reset when a TCB serves another thread. */
-enum { MAXMODS = 256 };
-static struct mod { ptrdiff_t off; const void *image; size_t filesz, memsz; } mods[MAXMODS];
-static int nmods;
-static bool dynamic_mods;
-static const char *libc_base, *own_base, *ld_base;
 
-static struct pg_lock allg_lock;
-static _Atomic(struct pg_g *) allg; /* push-only */
+/*
+ * libc's list of threads on stacks that it has not made.  dlopen gives a new module's static TLS its image in the threads on it,
+ * before any constructor runs; dlclose waits until none of them is looking up a symbol.
+ */
+static struct pg_lock threads_lock;
+static void **threads;
+static uint32_t threads_gen = 1;  /* another in the child of a fork, where libc forgets all threads but one */
 
 struct thread_db_desc { uint32_t bits, count, offset; };
 
-static bool desc(const char *name, size_t *off)
+bool pg_thread_db(const char *name, size_t *off)
 {
 	const struct thread_db_desc *d = dlsym(RTLD_DEFAULT, name);
 
@@ -62,6 +61,8 @@ void *pg_mmap_alloc(size_t n)
 	return r < 0 && r > -4096 ? NULL : (void *)r;
 }
 
+/* At least that of a TCB. */
+size_t pg_tls_align(void) { return lay.align > 64 ? lay.align : 64; }
 size_t pg_tls_size(void) { return (lay.size + 63) & ~(size_t)63; }
 size_t pg_tcb_size(void) { return (lay.pthread_size + 63) & ~(size_t)63; }
 
@@ -69,97 +70,6 @@ void pg_tls_setself(void *tcb, struct pg_g *g)
 {
 	*(struct pg_g **)((char *)tcb + self_off) = g;
 }
-
-static const char *base_of(const void *addr)
-{
-	Dl_info i;
-
-	return dladdr(addr, &i) ? i.dli_fbase : NULL;
-}
-
-struct scan { const char *tp; };
-
-static void *(*tls_get_addr)(size_t *); /* by dlsym: a reference would make ld.so a needed library */
-
-static bool static_tls(struct dl_phdr_info *i)
-{
-	for (int k = 0; k < i->dlpi_phnum; k++) {
-		if (i->dlpi_phdr[k].p_type != PT_DYNAMIC)
-			continue;
-		const ElfW(Dyn) *d = (const ElfW(Dyn) *)(i->dlpi_addr + i->dlpi_phdr[k].p_vaddr);
-		for (; d->d_tag != DT_NULL; d++)
-			if (d->d_tag == DT_FLAGS)
-				return d->d_un.d_val & DF_STATIC_TLS;
-	}
-	return false;
-}
-
-static int scan_module(struct dl_phdr_info *i, size_t size, void *arg)
-{
-	struct scan *s = arg;
-	const char *base = (const char *)i->dlpi_addr;
-
-	(void)size;
-	for (int k = 0; k < i->dlpi_phnum; k++) {
-		const ElfW(Phdr) *ph = &i->dlpi_phdr[k];
-		const char *data = i->dlpi_tls_data;
-		if (ph->p_type != PT_TLS)
-			continue;
-		if (base == libc_base || base == own_base || base == ld_base)
-			continue;
-		/* Not told until this thread has touched it: a module loaded later, with static TLS. */
-		if (data == NULL && tls_get_addr && static_tls(i))
-			data = tls_get_addr((size_t[2]){i->dlpi_tls_modid, 0});
-		if (data == NULL || data >= s->tp || data < s->tp - lay.size) {
-			dynamic_mods = true; /* allocated when first used; reset by walking */
-			continue;
-		}
-		if (nmods < MAXMODS)
-			mods[nmods++] = (struct mod){data - s->tp, base + ph->p_vaddr, ph->p_filesz, ph->p_memsz};
-		else
-			dynamic_mods = true;
-	}
-	return 0;
-}
-
-/* Called on a thread whose static TLS is complete: the main one. */
-static void scan_modules(void)
-{
-	struct scan s = {pg_arch_tp()};
-
-	nmods = 0;
-	dynamic_mods = false;
-	dl_iterate_phdr(scan_module, &s);
-}
-
-/* Where the code of libc and ld.so lies: preemption keeps out of it. */
-static uintptr_t text[4];
-
-static int find_text(struct dl_phdr_info *i, size_t size, void *arg)
-{
-	const char *base = (const char *)i->dlpi_addr;
-	uintptr_t *t = base == libc_base ? &text[0] : base == ld_base ? &text[2] : NULL;
-
-	(void)size;
-	(void)arg;
-	for (int k = 0; t && k < i->dlpi_phnum; k++)
-		if (i->dlpi_phdr[k].p_type == PT_LOAD && i->dlpi_phdr[k].p_flags & PF_X) {
-			t[0] = (uintptr_t)base + i->dlpi_phdr[k].p_vaddr;
-			t[1] = t[0] + i->dlpi_phdr[k].p_memsz;
-		}
-	return 0;
-}
-
-void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi);
-void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi)
-{
-	*libc_lo = text[0];
-	*libc_hi = text[1];
-	*ld_lo = text[2];
-	*ld_hi = text[3];
-}
-
-static bool initialised;
 
 int pg_tls_init(void)
 {
@@ -175,9 +85,8 @@ int pg_tls_init(void)
 		return 0;
 	dl_allocate_tls = dlsym(RTLD_DEFAULT, "_dl_allocate_tls");
 	ctype_init = dlsym(RTLD_DEFAULT, "__ctype_init");
-	tls_get_addr = dlsym(RTLD_DEFAULT, "__tls_get_addr");
-	if (!info || !psize || !dl_allocate_tls || !ctype_init || !desc("_thread_db_pthread_list", &lay.list_off) ||
-	    !desc("_thread_db_pthread_tid", &lay.tid_off)) {
+	if (!info || !psize || !dl_allocate_tls || !ctype_init || !pg_thread_db("_thread_db_pthread_list", &lay.list_off) ||
+	    !pg_thread_db("_thread_db_pthread_tid", &lay.tid_off)) {
 		pg_say("this libc does not tell the layout of its threads; threads stay native");
 		return -ENOSYS;
 	}
@@ -188,17 +97,17 @@ int pg_tls_init(void)
 	if (pg_sys(SYS_get_robust_list, 0, &head, &len) == 0 && (char *)head > tp && (char *)head < tp + lay.pthread_size)
 		lay.robust_off = (char *)head - tp;
 	size_t cancel;
-	lay.cancel_off = desc("_thread_db_pthread_cancelhandling", &cancel) ? (long)cancel : -1;
+	lay.cancel_off = pg_thread_db("_thread_db_pthread_cancelhandling", &cancel) ? (long)cancel : -1;
 	lay.resp_off = 0;
 	void *resp = dlsym(RTLD_DEFAULT, "__resp");
 	if (resp)
 		lay.resp_off = (char *)resp - tp;
 	self_off = (char *)&pg_self_ - tp;
-	libc_base = base_of(dlsym(RTLD_DEFAULT, "gnu_get_libc_version"));
-	own_base = base_of((void *)&pg_tls_init);
-	ld_base = base_of((void *)dl_allocate_tls);
-	scan_modules();
-	dl_iterate_phdr(find_text, NULL);
+	char *rtld = dlsym(RTLD_DEFAULT, "_rtld_global");
+	size_t off;
+	if (rtld && pg_thread_db("_thread_db_rtld_global__dl_stack_user", &off))
+		threads = (void **)(rtld + off);
+	pg_modules_init(rtld, (void *)dl_allocate_tls, lay.size);
 
 	/* The kernel would go on writing processor numbers into the main TCB wherever it runs: let sched_getcpu ask instead. */
 	if (lay.rseq_off >= 0) {
@@ -226,14 +135,12 @@ void pg_tls_learn_res(void)
 static void init_tcb(char *tcb)
 {
 	char *from = pg_arch_tp();
-	void **list = (void **)(tcb + lay.list_off);
 
 	*(void **)(tcb + PG_TCB_TCB) = tcb;
 	*(void **)(tcb + PG_TCB_SELF) = tcb;
 	*(int *)(tcb + PG_TCB_MULTIPLE_THREADS) = 1;
 	memcpy(tcb + PG_TCB_STACK_GUARD, from + PG_TCB_STACK_GUARD, sizeof(uintptr_t));
 	memcpy(tcb + PG_TCB_POINTER_GUARD, from + PG_TCB_POINTER_GUARD, sizeof(uintptr_t));
-	list[0] = list[1] = list; /* fork in the child takes itself off a list */
 	if (lay.robust_off >= 0) {
 		long *r = (long *)(tcb + lay.robust_off), *rf = (long *)(from + lay.robust_off);
 		r[0] = (long)r;
@@ -246,14 +153,48 @@ static void init_tcb(char *tcb)
 
 void *pg_tls_new(void *tcb)
 {
+	void **node = (void **)((char *)tcb + lay.list_off);
+
+	node[0] = node[1] = node;
 	init_tcb(tcb);
 	return tcb;
+}
+
+/* Puts g on libc's list.  libc walks it forward, under a lock that we can't take, and adds to it only where threads are native. */
+static void join_threads(struct pg_g *g)
+{
+	void **node = (void **)((char *)g->tcb + lay.list_off), **first;
+	struct pg_g *self = pg_self();
+
+	g->threads_gen = threads_gen;
+	if (threads == NULL) {
+		node[0] = node[1] = node; /* fork in the child takes itself off a list */
+		return;
+	}
+	pg_rt_enter(self);
+	pg_lock(&threads_lock);
+	first = threads[0];
+	node[0] = first;
+	node[1] = threads;
+	first[1] = node;
+	__atomic_store_n(&threads[0], node, __ATOMIC_RELEASE);
+	pg_unlock(&threads_lock);
+	pg_rt_exit(self);
+}
+
+/* In the child, after libc has begun a new list with the caller alone. */
+void pg_tls_forked(void)
+{
+	threads_gen++;
+	pg_self()->threads_gen = threads_gen;
 }
 
 /* A full TCB with DTV for g at tcb, whose memory is zero.  Calls calloc.  False: out of memory. */
 bool pg_tls_full(void *tcb, struct pg_g *g);
 bool pg_tls_full(void *tcb, struct pg_g *g)
 {
+	/* First on the list: a module that is opened in between is found there, or by ld.so here. */
+	join_threads(g);
 	if (dl_allocate_tls(tcb) == NULL)
 		return false;
 	init_tcb(tcb);
@@ -264,9 +205,12 @@ bool pg_tls_full(void *tcb, struct pg_g *g)
 	return true;
 }
 
-void pg_tls_settid(struct pg_g *g);
-void pg_tls_settid(struct pg_g *g)
+/* The TCB of g serves another thread. */
+void pg_tls_again(struct pg_g *g);
+void pg_tls_again(struct pg_g *g)
 {
+	if (pg_unlikely(g->threads_gen != threads_gen))
+		join_threads(g);
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = g->tid;
 }
 
@@ -279,6 +223,20 @@ void pg_tls_robust(void *tcb)
 {
 	if (lay.robust_off >= 0)
 		pg_sys(SYS_set_robust_list, (char *)tcb + lay.robust_off, 24);
+}
+
+/* Entries of PI mutexes have the lowest bit set. */
+bool pg_tls_owns_pi(struct pg_g *g)
+{
+	long *head = (long *)((char *)g->tcb + lay.robust_off);
+	int limit = 2048; /* as the kernel's */
+
+	if (lay.robust_off < 0)
+		return false;
+	for (long e = head[0]; (e & ~1L) != (long)head && limit-- > 0; e = *(long *)(e & ~1L))
+		if (e & 1)
+			return true;
+	return false;
 }
 
 void pg_tls_owner_died(struct pg_g *g)
@@ -312,24 +270,6 @@ void pg_tls_wired(struct pg_g *g)
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = (uint32_t)pg_sys(SYS_gettid);
 }
 
-static int reset_dynamic(struct dl_phdr_info *i, size_t size, void *arg)
-{
-	const char *base = (const char *)i->dlpi_addr;
-
-	(void)size;
-	(void)arg;
-	if (i->dlpi_tls_data == NULL || base == libc_base || base == own_base || base == ld_base)
-		return 0;
-	for (int k = 0; k < i->dlpi_phnum; k++) {
-		const ElfW(Phdr) *ph = &i->dlpi_phdr[k];
-		if (ph->p_type != PT_TLS)
-			continue;
-		memcpy(i->dlpi_tls_data, base + ph->p_vaddr, ph->p_filesz);
-		memset((char *)i->dlpi_tls_data + ph->p_filesz, 0, ph->p_memsz - ph->p_filesz);
-	}
-	return 0;
-}
-
 void pg_tls_thread_start(struct pg_g *g)
 {
 	if (g->fresh) {
@@ -340,78 +280,10 @@ void pg_tls_thread_start(struct pg_g *g)
 	errno = 0;
 	if (uselocale((locale_t)0) != LC_GLOBAL_LOCALE)
 		uselocale(LC_GLOBAL_LOCALE);
-	for (int i = 0; i < nmods; i++) {
-		char *p = (char *)g->tcb + mods[i].off;
-		memcpy(p, mods[i].image, mods[i].filesz);
-		memset(p + mods[i].filesz, 0, mods[i].memsz - mods[i].filesz);
-	}
-	if (dynamic_mods)
-		dl_iterate_phdr(reset_dynamic, NULL);
+	pg_modules_reset(g);
 }
 
 void pg_tls_thread_end(struct pg_g *g)
 {
 	(void)g;
-}
-
-void pg_allg_add(struct pg_g *g)
-{
-	pg_lock(&allg_lock);
-	g->alllink = allg;
-	allg = g;
-	pg_unlock(&allg_lock);
-}
-
-/* Lock-free: nothing is ever taken off the list. */
-void pg_foreach_g(void (*fn)(struct pg_g *, void *), void *arg)
-{
-	for (struct pg_g *g = atomic_load(&allg); g; g = g->alllink)
-		fn(g, arg);
-}
-
-static void copy_images(struct pg_g *g, void *arg)
-{
-	int from = *(int *)arg;
-
-	if (g->tcb == NULL || g == pg_self_ || g->slab == NULL)
-		return;
-	for (int i = from; i < nmods; i++) {
-		char *p = (char *)g->tcb + mods[i].off;
-		memcpy(p, mods[i].image, mods[i].filesz);
-		memset(p + mods[i].filesz, 0, mods[i].memsz - mods[i].filesz);
-	}
-}
-
-void pg_tls_dlopened(void)
-{
-	static struct mod old[MAXMODS]; /* under scan_lock */
-	static struct pg_lock scan_lock;
-	struct pg_g *g = pg_self();
-	int nold, fresh;
-
-	if (!initialised)
-		return;
-	pg_rt_enter(g);
-	pg_lock(&scan_lock);
-	nold = nmods;
-	memcpy(old, mods, sizeof old);
-	scan_modules();
-	/* New ones to the end, so that known ones are not touched in living threads. */
-	fresh = nmods;
-	for (int i = 0; i < fresh;) {
-		bool known = false;
-		for (int k = 0; k < nold; k++)
-			known |= old[k].off == mods[i].off && old[k].image == mods[i].image;
-		if (known) {
-			i++;
-		} else {
-			struct mod m = mods[i];
-			mods[i] = mods[--fresh];
-			mods[fresh] = m;
-		}
-	}
-	if (fresh < nmods)
-		pg_foreach_g(copy_images, &fresh);
-	pg_unlock(&scan_lock);
-	pg_rt_exit(g);
 }

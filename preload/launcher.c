@@ -54,6 +54,7 @@ static const char *kind_text(const char *kind)
 	static const char *const kinds[][2] = {
 		{"own", "parks the thread alone, or answers for it"},
 		{"ann", "announced: others run on if it blocks"},
+		{"load", "announced: others run on if it blocks"},
 		{"annr", "announced: others run on if it blocks"},
 		{"annv", "announced: others run on if it blocks"},
 		{"cann", "announced: others run on if it blocks; cancellation point"},

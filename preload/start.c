@@ -16,6 +16,7 @@
 #include "core/proc.h"
 #include "core/sched.h"
 #include "core/signal.h"
+#include "core/thread.h"
 #include "core/say.h"
 #include "core/stats.h"
 #include "preload/real.h"
@@ -78,6 +79,7 @@ __attribute__((constructor(101))) static void start(void)
 	pg_self();
 	pg_knobs_init(environ);
 	pg_signal_init();
+	pg_tls_startup();
 	pg_fork_register();
 }
 

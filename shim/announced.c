@@ -4,11 +4,13 @@
  *
  * kind: [c][ann|long][r|v].  c: a cancellation point; long: the P is handed off at once; r: made again
  * after an EINTR that no handler of the program without SA_RESTART accounts for; v: returns nothing.
+ * load: libc may open modules in it.
  * exec: no kick may be pending when the process becomes another program.
  */
 #include "shim/io.h"
 
 #include "core/signal.h"
+#include "core/thread.h"
 
 #define ENTER(cancels, enter)											\
 	struct pg_g *pg_g_ = pg_self_;										\
@@ -48,6 +50,16 @@
 	PG_EXPORT ret name params										\
 	{													\
 		return PG_ANNOUNCED_(pg_self_, true, cancels, enter, PG_REAL(name) args);			\
+	}
+
+#define GEN_load(ret, name, params, args)									\
+	PG_EXPORT ret name params										\
+	{													\
+		ENTER(0, pg_entersyscall)									\
+		ret pg_r_ = PG_REAL(name) args;									\
+		LEAVE(0)											\
+		pg_tls_look();											\
+		return pg_r_;											\
 	}
 
 #define GEN_exec(ret, name, params, args)									\

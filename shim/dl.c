@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * dlopen: glibc gives a new module's static TLS its image in the threads on its own lists, which green threads are not on;
- * so something must be done after the call.
+ * dlopen and dlclose: core/tls.c must know of modules with TLS that come and go, and a fork must not come in the middle, when
+ * ld.so holds a lock that nobody would release in the child.  So something is to be done after the call.
  *
  * But glibc also looks at who calls: a name without a slash is searched for along the caller's DT_RUNPATH or DT_RPATH, and
  * $ORIGIN is the caller's.  Called from here that would be this library, which has neither.  So, when the caller is an object
@@ -42,7 +42,19 @@ static bool has_path(const struct link_map *map)
 
 static void *real(Lmid_t ns, const char *file, int mode)
 {
-	return ns == LM_ID_BASE ? PG_REAL(dlopen)(file, mode) : PG_REAL(dlmopen)(ns, file, mode);
+	struct pg_g *g = pg_self();
+	int begun;
+	void *h;
+
+	if (file == NULL || mode & RTLD_NOLOAD)
+		return ns == LM_ID_BASE ? PG_REAL(dlopen)(file, mode) : PG_REAL(dlmopen)(ns, file, mode);
+	pg_tls_loading(1);
+	begun = pg_ldso_begin(g);
+	h = ns == LM_ID_BASE ? PG_REAL(dlopen)(file, mode) : PG_REAL(dlmopen)(ns, file, mode);
+	pg_ldso_end(g, begun);
+	pg_tls_look();
+	pg_tls_loading(-1);
+	return h;
 }
 
 /* "$ORIGIN/..." or "${ORIGIN}/..." with the directory of map; NULL: nothing to replace, or no memory. */
@@ -157,8 +169,6 @@ static void *open_for(void *caller, Lmid_t ns, const char *file, int mode)
 	}
 	saved = errno;
 	free(path);
-	if (h && file && !(mode & RTLD_NOLOAD) && atomic_load(&pg_started))
-		pg_tls_dlopened();
 	errno = saved;
 	return h;
 }
@@ -171,4 +181,16 @@ PG_EXPORT void *dlopen(const char *file, int mode)
 PG_EXPORT void *dlmopen(Lmid_t ns, const char *file, int mode)
 {
 	return open_for(__builtin_return_address(0), ns, file, mode);
+}
+
+/* Blocks: in destructors of the program's; and while another thread is looking up a symbol. */
+PG_EXPORT int dlclose(void *handle)
+{
+	struct pg_g *g = pg_self();
+	int begun = pg_ldso_begin(g), r;
+
+	r = PG_REAL(dlclose)(handle);
+	pg_ldso_end(g, begun);
+	pg_tls_look();
+	return r;
 }

@@ -39,6 +39,8 @@ static inline struct __jmp_buf_tag *prepare_jump(struct __jmp_buf_tag *env, stru
 	if (g != NULL && pg_unlikely(g->condwait != NULL))
 		pg_cond_forsake(g, (uintptr_t)__builtin_frame_address(0),
 				pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]), false);
+	if (g != NULL && pg_unlikely(g->libc_handlers != 0))
+		pg_libc_handlers_left(g, pg_arch_demangle((uintptr_t)env->__jmpbuf[PG_JMPBUF_SP]));
 	if (!env->__mask_was_saved)
 		return env;
 	mask = pg_set_get(&env->__saved_mask) & ~PG_SIGS_UNBLOCKABLE;

@@ -8,6 +8,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <iconv.h>
 #include <mqueue.h>
 #include <netdb.h>
 #include <poll.h>

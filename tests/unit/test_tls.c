@@ -102,7 +102,7 @@ static void with_module(const char *model)
 		g[i] = unit_go(sees_new_module, (void *)i);
 	unit_await(&n, 10);
 	open_module(model);
-	pg_tls_dlopened();
+	pg_tls_look();
 	stop = 1;
 	for (int i = 0; i < 10; i++)
 		unit_join(g[i]);
