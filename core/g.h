@@ -63,12 +63,13 @@ enum { PG_W_IDLE, PG_W_PREP, PG_W_PARKED, PG_W_WOKEN };
 enum pg_why { PG_WHY_READY = 0x100, PG_WHY_TIMEOUT = 0x200, PG_WHY_SIGNAL = 0x400 };
 
 /* g->pending: what rt_exit must look at. */
-enum { PG_PEND_PREEMPT = 1, PG_PEND_SIGNAL = 2, PG_PEND_CANCEL = 4 };
+enum { PG_PEND_PREEMPT = 1, PG_PEND_SIGNAL = 2, PG_PEND_CANCEL = 4, PG_PEND_WIRE = 8 };
 
 /* Life of a G seen from join and detach: g->life. */
 enum { PG_LIFE_JOINABLE, PG_LIFE_DETACHED, PG_LIFE_EXITED };
 
 #define PG_NAME_MAX 16
+#define PG_CPUWORDS 16 /* words in a set of CPUs: glibc's cpu_set_t */
 #define PG_MAGIC 0x70677265656e4721u
 
 struct pg_m;
@@ -104,6 +105,7 @@ struct pg_g {
 	uint64_t magic;
 	uint32_t tid;               /* what gettid says */
 	uint32_t oswired;           /* keeps its OS thread for good */
+	_Atomic int ostid;          /* the kernel's number of that thread, 0: none. cputime.c */
 	char name[PG_NAME_MAX];
 	struct pg_g *alllink;       /* list of all Gs; under the allg lock */
 
@@ -120,6 +122,11 @@ struct pg_g {
 	size_t guard;
 	struct pg_slab *slab;       /* where its memory came from; NULL: not ours */
 	int policy, prio;           /* recorded scheduling parameters */
+	_Atomic bool narrow;        /* cpus is its set, narrower than the process's */
+	unsigned long *cpus;        /* PG_CPUWORDS, kept when it ends; wire.c */
+	int pdeathsig;              /* what PR_SET_PDEATHSIG said */
+	_Atomic int64_t cputime;    /* ns charged to it, or base of a wired one's clock: cputime.c */
+	int64_t cpusplit[2];        /* user and system time as last told to it */
 	struct pg_m *wiredm;        /* the M a wired G keeps */
 	uint32_t threads_gen;       /* tls.c: since when its TCB is on libc's list of threads */
 	bool fresh;                 /* its TLS has its initial image */
@@ -173,6 +180,8 @@ struct pg_m {
 	void *ss_sp;                /* alternate stack installed here, NULL: none */
 	int tid;                    /* kernel's */
 	uint32_t rnd;               /* xorshift state of the thief */
+	_Atomic uint32_t cpuseq;    /* odd: these two are being changed. cputime.c */
+	_Atomic int64_t cpumark;    /* its CPU time that has been charged */
 	struct pg_g g0;
 	/* what sysmon saw last: */
 	uint32_t sm_switches, sm_insys;

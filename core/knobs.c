@@ -3,7 +3,8 @@
  * The knobs, read from the environment once, by the constructor, before there is a second thread; constant
  * afterwards.  A value is a decimal number; a size in bytes may have k, m or g behind it for 1024, its square
  * and its cube.  Anything else, a number out of range or a PGREEN_ name that is none gets one line, and the
- * default stays.  As with getenv, the first of two entries of one name counts.
+ * default stays.  As with getenv, the first of two entries of one name counts.  A few are text, which is copied: programs
+ * write over their environment.
  *
  * Needs from below: pg_say.  No libc: the constructor may run before that of the program's malloc.
  */
@@ -22,10 +23,13 @@ struct pg_knobs pg_knobs = {
 static const struct knob {
 	const char *name;
 	size_t offset;
-	int64_t least, most;
+	int64_t least, most; /* both 0: a text */
 } knobs[] = {
 #define X(name, field, def, lo, hi, doc) {name, offsetof(struct pg_knobs, field), (lo), (hi)},
 	PG_KNOBS(X)
+#undef X
+#define X(name, field, doc) {name, offsetof(struct pg_knobs, field), 0, 0},
+	PG_TEXT_KNOBS(X)
 #undef X
 };
 #define NKNOBS (sizeof(knobs) / sizeof(knobs[0]))
@@ -65,6 +69,21 @@ static bool parse(const char *s, bool bytes, int64_t *value)
 	if (*s != '\0')
 		return false;
 	return !__builtin_mul_overflow(v, (int64_t)1 << shift, value);
+}
+
+static void set_text(const struct knob *k, const char *text)
+{
+	char *to = (char *)&pg_knobs + k->offset;
+	size_t n = 0;
+
+	while (text[n])
+		n++;
+	if (n >= PG_KNOB_TEXT) {
+		pg_say("PGREEN_%s keeps its default, for this is longer than %d characters: %s", k->name, PG_KNOB_TEXT - 1, text);
+		return;
+	}
+	for (size_t i = 0; i <= n; i++)
+		to[i] = text[i];
 }
 
 static void set(const struct knob *k, const char *text)
@@ -113,7 +132,10 @@ void pg_knobs_init(char **environ_)
 			pg_say("there is no such knob: %s", *e);
 		} else if (!(seen >> i & 1)) {
 			seen |= 1ull << i;
-			set(&knobs[i], text + 1);
+			if (knobs[i].most == 0)
+				set_text(&knobs[i], text + 1);
+			else
+				set(&knobs[i], text + 1);
 		}
 	}
 }

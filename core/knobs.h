@@ -17,10 +17,19 @@
 	X("CHAOS", chaos, 0, 0, UINT32_MAX, "seed of random yields at scheduling points; 0: none")                     \
 	X("MAXM", maxm, 10000, 4, 1000000, "most OS threads")
 
+/* Those that are text: name, field, what it does; empty by default, and kept as they are. */
+#define PG_TEXT_KNOBS(X)                                                                                               \
+	X("WIRE", wire, "patterns (* and ?) of the names of threads that get an OS thread each, with commas between")
+
+#define PG_KNOB_TEXT 512
+
 struct pg_knobs {
 	bool off; /* PGREEN=off */
 #define X(name, field, def, lo, hi, doc) int64_t field;
 	PG_KNOBS(X)
+#undef X
+#define X(name, field, doc) char field[PG_KNOB_TEXT];
+	PG_TEXT_KNOBS(X)
 #undef X
 };
 

@@ -10,10 +10,12 @@
 #include <errno.h>
 #include <linux/membarrier.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
 #include "arch.h"
+#include "core/cputime.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -28,14 +30,6 @@ struct pg_p *pg_allp;
 struct pg_g pg_main_g;
 struct pg_m pg_nullm;
 _Atomic int pg_nthreads = 1;
-
-int64_t pg_now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
 
 /* ---- Ps ---- */
 
@@ -83,6 +77,9 @@ static void mstart(void *arg)
 	struct pg_m *m = arg;
 
 	m->tid = (int)pg_sys(SYS_gettid);
+	/* Not sysmon's, which may have made it: a child that is forked here takes the name on. */
+	if (pg_main_g.name[0] != '\0')
+		pg_sys(SYS_prctl, PR_SET_NAME, pg_main_g.name);
 	pg_tls_robust(m->g0.tcb);
 	pg_kick_mstart(m);
 	pg_schedule(m);
@@ -375,6 +372,7 @@ int pg_start(void)
 	pg_acquirep(m, &pg_allp[0]);
 	g->m = m;
 	g->mode = PG_GREEN;
+	pg_cputime_start(g);
 	pg_signal_gstart(g);
 	pg_sysmon_start();
 	atomic_store(&pg_started, true);

@@ -118,6 +118,8 @@ void pg_tls_forked(void);
 void pg_tls_setself(void *tcb, struct pg_g *g);
 void pg_allg_add(struct pg_g *g);
 void pg_tls_wired(struct pg_g *g);                 /* tells the kernel what it keeps per thread about g */
+void pg_wire_apply(struct pg_g *g);                /* wire.c: name, CPUs and policy of g to its OS thread, the caller's */
+uint32_t pg_next_tid(void);                        /* the number that the next thread will get */
 void *pg_mmap_alloc(size_t n);                     /* runtime memory, never freed, zeroed; NULL */
 
 #endif

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "core/cputime.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -101,6 +102,9 @@ static inline void arrived(struct pg_g *g)
 
 static inline void switchto(struct pg_m *m, struct pg_g *from, struct pg_g *to)
 {
+	/* pairs with the store that turns it on: cpumark is right then */
+	if (pg_unlikely(atomic_load_explicit(&pg_cputime_on, memory_order_acquire)))
+		pg_cputime_switch(m, from);
 	m->cur = to;
 	atomic_store_explicit(&m->switches, atomic_load_explicit(&m->switches, memory_order_relaxed) + 1, memory_order_release);
 	to->m = m;
@@ -217,6 +221,7 @@ void pg_wire(struct pg_g *g)
 		pg_switchaway(g, PG_OP_MOVE);
 	m = g->m;
 	p = m->p;
+	pg_cputime_wired(g, m);
 	if (p)
 		pg_releasep(m);
 	g->wiredm = m;
@@ -226,6 +231,7 @@ void pg_wire(struct pg_g *g)
 	m->cur = &m->g0;
 	atomic_store(&m->g0.rt, 0);
 	pg_tls_wired(g);
+	pg_wire_apply(g);
 	if (p)
 		pg_handoffp(p);
 }

@@ -47,6 +47,15 @@ void pg_gexit(struct pg_g *g) __attribute__((noreturn));
  * kernel keeps per OS thread. */
 void pg_wire(struct pg_g *g);
 
+/* Another G, or the caller, shall be wired when it next leaves the runtime or is preempted.  rt > 0. */
+void pg_wire_later(struct pg_g *g);
+/* Is this a name of which PGREEN_WIRE says that its thread is wired? */
+bool pg_wire_named(const char *name);
+/* The CPU set of g, PG_CPUWORDS words; NULL: that of the process.  It binds g from when it is wired.  0 or -ENOMEM.
+ * rt > 0. */
+int pg_cpus_set(struct pg_g *g, const unsigned long *cpus);
+bool pg_cpus_get(struct pg_g *g, unsigned long *cpus); /* false: that of the process */
+
 /* Iterates over all live Gs under the allg lock: dumps and fork only. */
 void pg_foreach_g(void (*fn)(struct pg_g *, void *), void *arg);
 

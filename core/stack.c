@@ -237,7 +237,7 @@ static void lay_out(struct pg_g *g, char *slot, struct pg_slab *c)
 static void reset(struct pg_g *g)
 {
 	g->tid = atomic_fetch_add_explicit(&next_tid, 1, memory_order_relaxed);
-	if (pg_unlikely(g->tid >= 0x3fffffff)) {
+	if (pg_unlikely(g->tid >= 1u << 29)) { /* what the id of a CPU clock has room for */
 		atomic_store(&next_tid, TID_BASE);
 		g->tid = TID_BASE;
 	}
@@ -269,6 +269,11 @@ static void reset(struct pg_g *g)
 	g->altstack.ss_flags = 2; /* SS_DISABLE */
 	g->altstack.ss_size = 0;
 	g->policy = g->prio = 0;
+	atomic_store_explicit(&g->ostid, 0, memory_order_relaxed);
+	atomic_store_explicit(&g->cputime, 0, memory_order_relaxed);
+	g->cpusplit[0] = g->cpusplit[1] = 0;
+	g->pdeathsig = 0;
+	g->narrow = false;
 	g->schedlink = NULL;
 }
 
@@ -384,6 +389,11 @@ void pg_foreach_g(void (*fn)(struct pg_g *, void *), void *arg)
 {
 	for (struct pg_g *g = atomic_load(&allg); g; g = g->alllink)
 		fn(g, arg);
+}
+
+uint32_t pg_next_tid(void)
+{
+	return atomic_load(&next_tid);
 }
 
 static struct pg_lock foreign_lock;

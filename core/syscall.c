@@ -135,6 +135,14 @@ void pg_rt_exit_slow(struct pg_g *g)
 			pg_rt_exit(g);
 		}
 	}
+	if (pend & PG_PEND_WIRE && !(atomic_load_explicit(&g->insys, memory_order_relaxed) & 1)) {
+		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_WIRE);
+		if (g->mode == PG_GREEN) {
+			pg_rt_enter(g);
+			pg_wire(g);
+			pg_rt_exit(g);
+		}
+	}
 }
 
 void pg_entersyscallblock(struct pg_g *g)

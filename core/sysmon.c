@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "core/cputime.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -199,6 +200,7 @@ static void *sysmon(void *arg)
 				busy = true;
 			did |= look(p, now, slice);
 		}
+		pg_cputime_tick(now);
 		if (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling) &&
 		    now - atomic_load(&pg_sched.lastpoll) > POLL_LATE) {
 			struct pg_glist l = {0};

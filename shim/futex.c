@@ -133,7 +133,7 @@ static bool per_thread(long n)
 	case SYS_setuid: case SYS_setgid: case SYS_setreuid: case SYS_setregid: case SYS_setresuid: case SYS_setresgid:
 	case SYS_setgroups: case SYS_setfsuid: case SYS_setfsgid: case SYS_capset: case SYS_unshare: case SYS_setns:
 	case SYS_seccomp: case SYS_landlock_restrict_self: case SYS_personality: case SYS_prctl: case SYS_ptrace:
-	case SYS_set_mempolicy: case SYS_ioprio_set: case SYS_sched_setattr: case SYS_set_robust_list: case SYS_rseq:
+	case SYS_set_mempolicy: case SYS_ioprio_set: case SYS_set_robust_list: case SYS_rseq:
 	case SYS_set_tid_address: case SYS_add_key: case SYS_keyctl: case SYS_perf_event_open: case SYS_iopl:
 	case SYS_ioperm: case SYS_io_uring_register:
 		return true;
@@ -190,6 +190,21 @@ static long raw_getpriority(long which, long who)
 	return r == -1 && errno ? -errno : 20 - r;
 }
 
+/* The clock is that of a thread of ours. */
+static long raw_clock(long n, const long *a)
+{
+	clockid_t clock = (clockid_t)a[0];
+
+	switch (n) {
+	case SYS_clock_gettime: return clock_gettime(clock, (struct timespec *)a[1]);
+	case SYS_clock_getres: return clock_getres(clock, (struct timespec *)a[1]);
+	case SYS_clock_settime: return clock_settime(clock, (const struct timespec *)a[1]);
+	default:
+		errno = clock_nanosleep(clock, (int)a[1], (const struct timespec *)a[2], (struct timespec *)a[3]);
+		return errno ? -1 : 0;
+	}
+}
+
 /* Calls that another function of the shim knows more about.  *r is in the kernel's form. */
 static bool known(struct pg_g *g, long n, const long *a, long *r)
 {
@@ -213,10 +228,25 @@ static bool known(struct pg_g *g, long n, const long *a, long *r)
 	case SYS_rt_tgsigqueueinfo:
 		*r = pg_tgkill((pid_t)a[0], (pid_t)a[1], (int)a[2], (const siginfo_t *)a[3]);
 		return true;
+	case SYS_sched_getaffinity:
+		*r = pg_raw_getaffinity((pid_t)a[0], (size_t)a[1], (cpu_set_t *)a[2]);
+		return true;
+	case SYS_sched_setattr:
+		*r = pg_raw_setattr((pid_t)a[0], (const void *)a[1], (unsigned)a[2]);
+		return true;
+	case SYS_sched_getattr:
+		*r = pg_raw_getattr((pid_t)a[0], (void *)a[1], (unsigned)a[2], (unsigned)a[3]);
+		return true;
 	case SYS_rt_sigprocmask:
 		*r = raw_mask(a[0], a[1], a[2], a[3]);
 		return true;
 	case SYS_getpriority: x = raw_getpriority(a[0], a[1]); errno = saved; *r = x; return true;
+	case SYS_clock_gettime: case SYS_clock_getres: case SYS_clock_settime: case SYS_clock_nanosleep:
+		if (pg_clock_thread((clockid_t)a[0]) == NULL)
+			return false;
+		x = raw_clock(n, a);
+		break;
+	case SYS_getrusage: x = getrusage((__rusage_who_t)a[0], (struct rusage *)a[1]); break;
 	case SYS_sched_yield: x = sched_yield(); break;
 	case SYS_tgkill: x = tgkill((pid_t)a[0], (pid_t)a[1], (int)a[2]); break;
 	case SYS_setpriority: x = setpriority((__priority_which_t)a[0], (id_t)a[1], (int)a[2]); break;
@@ -236,6 +266,23 @@ static bool known(struct pg_g *g, long n, const long *a, long *r)
 	*r = x == -1 ? -errno : x;
 	errno = saved;
 	return true;
+}
+
+/* Where these calls have the number of a thread, ours mean nothing to the kernel. */
+static void translate_tid(long n, long *a)
+{
+	switch (n) {
+	case SYS_prlimit64: case SYS_get_robust_list: case SYS_sched_rr_get_interval:
+		a[0] = pg_os_thread((pid_t)a[0]);
+		break;
+	case SYS_ioprio_get: case SYS_ioprio_set:
+		if (a[0] == 1 /* IOPRIO_WHO_PROCESS, which is a thread */)
+			a[1] = pg_os_thread((pid_t)a[1]);
+		break;
+	case SYS_perf_event_open:
+		a[1] = pg_os_thread((pid_t)a[1]);
+		break;
+	}
 }
 
 /* fork by its other name: nothing shared, on the same stack. */
@@ -265,10 +312,9 @@ PG_EXPORT long syscall(long n, ...)
 		n = SYS_fork;
 	if (known(g, n, a, &r))
 		return pg_ret(r);
-	if (n == SYS_sched_getaffinity && g->mode == PG_GREEN && (uint32_t)a[0] == g->tid)
-		a[0] = 0;
 	if (per_thread(n))
 		pg_wire_for_object(g);
+	translate_tid(n, a);
 	if (may_block(n))
 		return pg_ret(announced(g, n, a[0], a[1], a[2], a[3], a[4], a[5]));
 	return pg_ret(pg_sys6(n, a[0], a[1], a[2], a[3], a[4], a[5]));

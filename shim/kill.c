@@ -32,14 +32,19 @@ static void fill_info(siginfo_t *si, int sig, int code, const union sigval *valu
 		si->si_value = *value;
 }
 
-/* To the OS thread we are on, which is all there is of a native G.  0 or -errno. */
-static int send_native_self(int sig, const siginfo_t *si)
+/* To an OS thread, which is all there is of a native G.  0 or -errno. */
+static int send_native(long tid, int sig, const siginfo_t *si)
 {
-	long pid = pg_sys0(SYS_getpid), tid = pg_sys0(SYS_gettid);
+	long pid = pg_sys0(SYS_getpid);
 
 	if (si->si_code == SI_QUEUE)
 		return (int)pg_sys(SYS_rt_tgsigqueueinfo, pid, tid, sig, si);
 	return (int)pg_sys3(SYS_tgkill, pid, tid, sig);
+}
+
+static int send_native_self(int sig, const siginfo_t *si)
+{
+	return send_native(pg_sys0(SYS_gettid), sig, si);
 }
 
 /* The calling G receives it before this returns, unless it is blocked.  0 or -errno. */
@@ -74,6 +79,13 @@ static int send_to(struct pg_g *g, int sig, const siginfo_t *si)
 		return (int)pg_sys3(SYS_kill, pg_sys0(SYS_getpid), sig, 0);
 	if (g == self)
 		return send_self(g, sig, si);
+	/*
+	 * A wired one may wait in the kernel with another mask than its own (ppoll), and take there what it blocks.  Not what is
+	 * sent by pthread_sigqueue: it would look as if it were for the process.
+	 */
+	r = atomic_load(&g->ostid);
+	if (r != 0 && si->si_code == SI_TKILL && g->sigmask & pg_sigbit(sig))
+		return send_native(r, sig, si);
 	pg_rt_enter(self);
 	r = pg_gkill(g, sig, si);
 	pg_rt_exit(self);

@@ -418,6 +418,17 @@ PG_EXPORT int prctl(int option, ...)
 	}
 	if (started() && !pg_in_vfork() && option == PR_GET_NAME)
 		return (int)pg_ret(-pthread_getname_np(pg_g2pthread(g), (char *)a, PG_NAME_MAX));
+	/* The kernel keeps it per OS thread, of which none that has it ever ends before the process but a wired one's. */
+	if (pg_is_green() && option == PR_SET_PDEATHSIG) {
+		int r = (int)pg_ret(a ? pg_sys(SYS_prctl, option, a) : pg_allthreads_syscall(SYS_prctl, option, 0, 0));
+		if (r == 0)
+			g->pdeathsig = (int)a;
+		return r;
+	}
+	if (pg_is_green() && option == PR_GET_PDEATHSIG && a != 0) {
+		*(int *)a = g->pdeathsig;
+		return 0;
+	}
 	if (pg_is_green()) {
 		/* inherited by threads created later, which may run anywhere; it can only be given up */
 		if (option == PR_SET_NO_NEW_PRIVS && a == 1 && b == 0 && c == 0 && d == 0)
@@ -452,6 +463,8 @@ PG_EXPORT int setpriority(__priority_which_t which, id_t who, int prio)
 		wire();
 		return PG_REAL(setpriority)(which, 0, prio);
 	}
+	if (atomic_load(&g->ostid))
+		return PG_REAL(setpriority)(which, (id_t)atomic_load(&g->ostid), prio);
 	if (!atomic_flag_test_and_set(&said))
 		pg_say("setpriority of another thread has no effect");
 	return 0;
@@ -459,7 +472,11 @@ PG_EXPORT int setpriority(__priority_which_t which, id_t who, int prio)
 
 PG_EXPORT int getpriority(__priority_which_t which, id_t who)
 {
-	return PG_REAL(getpriority)(which, prio_target(which, who) != NULL ? 0 : who);
+	struct pg_g *g = prio_target(which, who);
+
+	if (g != NULL)
+		who = g == pg_self() ? 0 : (id_t)atomic_load(&g->ostid);
+	return PG_REAL(getpriority)(which, who);
 }
 
 PG_EXPORT int nice(int inc)

@@ -2,10 +2,8 @@
 /*
  * Scheduling parameters and CPU affinity.  The kernel keeps them per OS thread, a green thread has none: ordinary policies and
  * CPU sets that leave the process its CPUs are only recorded.  A real-time policy or a narrower set wires the thread
- * that asks for it for itself.
- *
- * The records of CPU sets lie in a small table by thread number, since few threads have one; when it is full the oldest is
- * forgotten.
+ * that it is for: the caller at once, another at its next look (core/wire.c, which keeps the sets and then applies them).  For
+ * a thread that is wired the kernel is told and asked, by the number of its OS thread.
  */
 #include "shim/thread.h"
 
@@ -14,19 +12,9 @@
 #include <unistd.h>
 
 #include "arch.h"
-
-#define NRECORDS 256
+#include "shim/process.h"
 
 static cpu_set_t proc_cpus; /* of the process when its first thread was created; written before that */
-
-static struct {
-	struct pg_lock lock; /* protects the rest */
-	unsigned next;
-	struct {
-		uint32_t tid;
-		cpu_set_t cpus;
-	} r[NRECORDS];
-} records;
 
 void pg_sched_remember(void)
 {
@@ -42,45 +30,16 @@ void pg_sched_remember(void)
 	}
 }
 
-/* Keeps cpus as the set of thread tid; NULL forgets it. */
-static void record(uint32_t tid, const cpu_set_t *cpus)
+/* Keeps cpus as the set of g, NULL: the process's.  0 or an error number. */
+static int record(struct pg_g *g, const cpu_set_t *cpus)
 {
 	struct pg_g *self = pg_self();
-	unsigned i;
+	int r;
 
 	pg_rt_enter(self);
-	pg_lock(&records.lock);
-	for (i = 0; i < NRECORDS && records.r[i].tid != tid; i++)
-		;
-	if (i == NRECORDS && cpus)
-		i = records.next++ % NRECORDS;
-	if (i < NRECORDS) {
-		records.r[i].tid = cpus ? tid : 0;
-		if (cpus)
-			records.r[i].cpus = *cpus;
-	}
-	pg_unlock(&records.lock);
+	r = pg_cpus_set(g, cpus ? (const unsigned long *)cpus : NULL);
 	pg_rt_exit(self);
-}
-
-static bool recorded(uint32_t tid, cpu_set_t *cpus)
-{
-	struct pg_g *self = pg_self();
-	bool found = false;
-
-	if (tid == 0)
-		return false;
-	pg_rt_enter(self);
-	pg_lock(&records.lock);
-	for (unsigned i = 0; i < NRECORDS && !found; i++) {
-		if (records.r[i].tid == tid) {
-			*cpus = records.r[i].cpus;
-			found = true;
-		}
-	}
-	pg_unlock(&records.lock);
-	pg_rt_exit(self);
-	return found;
+	return -r;
 }
 
 static cpu_set_t clip(size_t n, const cpu_set_t *cpus)
@@ -139,15 +98,6 @@ int pg_sched_may(int policy, int prio)
 	return (int)-r;
 }
 
-static void wire(struct pg_g *g)
-{
-	if (g->mode != PG_GREEN)
-		return;
-	pg_rt_enter(g);
-	pg_wire(g);
-	pg_rt_exit(g);
-}
-
 int pg_sched_pin_self(struct pg_g *g, size_t n, const cpu_set_t *cpus)
 {
 	cpu_set_t s = clip(n, cpus);
@@ -157,14 +107,10 @@ int pg_sched_pin_self(struct pg_g *g, size_t n, const cpu_set_t *cpus)
 
 	if (err)
 		return err;
-	if (g->mode == PG_GREEN && !narrow) {
-		record(g->tid, NULL);
-		return 0;
-	}
-	wire(g);
+	if (g->mode == PG_GREEN && !narrow)
+		return record(g, NULL);
+	pg_shim_wire(g);
 	r = pg_sys(SYS_sched_setaffinity, 0, n, cpus);
-	if (r == 0)
-		record(g->tid, &s);
 	return (int)-r;
 }
 
@@ -177,7 +123,7 @@ int pg_sched_rt_self(struct pg_g *g, int policy, int prio)
 	if (err)
 		return err;
 	if (g->mode == PG_GREEN && pg_sched_rt(policy & ~SCHED_RESET_ON_FORK))
-		wire(g);
+		pg_shim_wire(g);
 	if (g->mode != PG_GREEN) {
 		r = pg_sys(SYS_sched_setscheduler, 0, policy, &param);
 		if (r < 0)
@@ -198,35 +144,31 @@ static struct pg_g *ours(pthread_t t)
 	return g && pg_is_ours(g) ? g : NULL;
 }
 
-struct search {
-	uint32_t tid;
-	struct pg_g *found;
-};
-
-static void look(struct pg_g *g, void *arg)
-{
-	struct search *s = arg;
-
-	if (g->tid == s->tid && atomic_load(&g->state) != PG_G_dead)
-		s->found = g;
-}
-
 static struct pg_g *by_tid(pid_t tid)
 {
-	struct pg_g *self;
-	struct search s = { .tid = (uint32_t)tid };
+	struct pg_g *g;
 
-	if (pg_passthrough() || !atomic_load(&pg_started) || tid < 0)
+	if (pg_passthrough() || !atomic_load(&pg_started) || tid < 0 || pg_in_vfork())
 		return NULL;
-	self = pg_self();
-	if (tid == 0 || s.tid == self->tid)
-		return pg_is_ours(self) ? self : NULL;
-	if (s.tid == pg_main_g.tid)
-		return &pg_main_g;
+	g = tid == 0 ? pg_self() : pg_tid2g(tid);
+	return g && pg_is_ours(g) ? g : NULL;
+}
+
+/* What the kernel knows g by, when g is the caller or has an OS thread of its own; else the OS thread at hand. */
+static pid_t os_thread(struct pg_g *g)
+{
+	return g == pg_self() ? 0 : atomic_load(&g->ostid);
+}
+
+/* Another green thread has been told something that takes an OS thread; or is wired by now, and then true. */
+static bool wire_other(struct pg_g *g)
+{
+	struct pg_g *self = pg_self();
+
 	pg_rt_enter(self);
-	pg_foreach_g(look, &s);
+	pg_wire_later(g);
 	pg_rt_exit(self);
-	return s.found && pg_is_ours(s.found) ? s.found : NULL;
+	return atomic_load(&g->ostid) != 0;
 }
 
 /* ---- CPU sets ---- */
@@ -239,38 +181,64 @@ static int set_cpus(struct pg_g *g, size_t n, const cpu_set_t *cpus)
 
 	if (g == pg_self())
 		return pg_sched_pin_self(g, n, cpus);
-	s = clip(n, cpus);
-	err = pg_sched_maypin(&s, &narrow);
-	if (err == 0)
-		record(g->tid, narrow ? &s : NULL);
-	return err;
+	if (pg_thread_ended(g))
+		return ESRCH;
+	if (atomic_load(&g->ostid) == 0) {
+		s = clip(n, cpus);
+		err = pg_sched_maypin(&s, &narrow);
+		if (err == 0)
+			err = record(g, narrow ? &s : NULL);
+		if (err || !narrow || !wire_other(g))
+			return err;
+	}
+	return (int)-pg_sys(SYS_sched_setaffinity, atomic_load(&g->ostid), n, cpus);
 }
 
-static int get_cpus(struct pg_g *g, size_t n, cpu_set_t *cpus)
+/* As the system call: the number of bytes, or -errno. */
+static long get_cpus(struct pg_g *g, size_t n, cpu_set_t *cpus)
 {
 	struct pg_g *self = pg_self();
 	cpu_set_t s;
-	int saved = errno, err;
+	bool own;
+	long r;
 
-	/* The kernel's answer for the OS thread at hand, also for its opinion on n. */
-	if (PG_REAL(sched_getaffinity)(0, n, cpus) < 0) {
-		err = errno;
-		errno = saved;
-		return err;
-	}
-	if (g == self && g->mode != PG_GREEN)
-		return 0;
-	if (!recorded(g->tid, &s)) {
+	if (pg_thread_ended(g))
+		return -ESRCH;
+	/* The kernel's answer in any case, also for its opinion on n. */
+	r = pg_sys(SYS_sched_getaffinity, os_thread(g), n, cpus);
+	if (r < 0 || atomic_load(&g->ostid) || (g == self && g->mode != PG_GREEN))
+		return r;
+	pg_rt_enter(self);
+	own = pg_cpus_get(g, (unsigned long *)&s);
+	pg_rt_exit(self);
+	if (!own) {
 		if (self->mode == PG_GREEN)
-			return 0;
+			return r;
 		s = proc_cpus;
 	}
-	memset(cpus, 0, n);
-	memcpy(cpus, &s, n < sizeof s ? n : sizeof s);
+	memcpy(cpus, &s, (size_t)r < sizeof s ? (size_t)r : sizeof s);
+	return r;
+}
+
+long pg_raw_getaffinity(pid_t pid, size_t n, cpu_set_t *cpus)
+{
+	struct pg_g *g = by_tid(pid);
+
+	return g ? get_cpus(g, n, cpus) : pg_sys(SYS_sched_getaffinity, pid, n, cpus);
+}
+
+/* libc's functions give 0 for success and clear what the kernel leaves. */
+static int fill_cpus(struct pg_g *g, size_t n, cpu_set_t *cpus)
+{
+	long r = get_cpus(g, n, cpus);
+
+	if (r < 0)
+		return (int)-r;
+	memset((char *)cpus + r, 0, n - (size_t)r);
 	return 0;
 }
 
-/* Differs: a narrower set for another thread is remembered, but does not bind it. */
+/* Differs: a narrower set binds another green thread from its next look on. */
 PG_EXPORT int pthread_setaffinity_np(pthread_t t, size_t n, const cpu_set_t *set)
 {
 	struct pg_g *g = ours(t);
@@ -282,7 +250,7 @@ PG_EXPORT int pthread_getaffinity_np(pthread_t t, size_t n, cpu_set_t *set)
 {
 	struct pg_g *g = ours(t);
 
-	return g ? get_cpus(g, n, set) : PG_REAL(pthread_getaffinity_np)(t, n, set);
+	return g ? fill_cpus(g, n, set) : PG_REAL(pthread_getaffinity_np)(t, n, set);
 }
 
 /* Differs: as pthread_setaffinity_np. */
@@ -297,26 +265,39 @@ PG_EXPORT int sched_getaffinity(pid_t pid, size_t n, cpu_set_t *set)
 {
 	struct pg_g *g = by_tid(pid);
 
-	return g ? (int)pg_ret(-get_cpus(g, n, set)) : PG_REAL(sched_getaffinity)(pid, n, set);
+	return g ? (int)pg_ret(-fill_cpus(g, n, set)) : PG_REAL(sched_getaffinity)(pid, n, set);
 }
 
 /* ---- policies ---- */
 
 static int set_policy(struct pg_g *g, int policy, int prio)
 {
+	struct sched_param param = { .sched_priority = prio };
+	long r;
 	int err;
 
 	if (g == pg_self())
 		return pg_sched_rt_self(g, policy, prio);
+	if (pg_thread_ended(g))
+		return ESRCH;
 	err = pg_sched_may(policy, prio);
-	if (err == 0) {
+	if (err)
+		return err;
+	if (atomic_load(&g->ostid) == 0) {
+		g->policy = policy;
+		g->prio = prio;
+		if (!pg_sched_rt(policy & ~SCHED_RESET_ON_FORK) || !wire_other(g))
+			return 0;
+	}
+	r = pg_sys(SYS_sched_setscheduler, atomic_load(&g->ostid), policy, &param);
+	if (r == 0) {
 		g->policy = policy;
 		g->prio = prio;
 	}
-	return err;
+	return (int)-r;
 }
 
-/* Differs: a real-time policy for another thread is remembered, but has no effect. */
+/* Differs: a real-time policy takes hold of another green thread at its next look. */
 PG_EXPORT int pthread_setschedparam(pthread_t t, int policy, const struct sched_param *param)
 {
 	struct pg_g *g = ours(t);
@@ -330,6 +311,8 @@ PG_EXPORT int pthread_getschedparam(pthread_t t, int *policy, struct sched_param
 
 	if (g == NULL)
 		return PG_REAL(pthread_getschedparam)(t, policy, param);
+	if (pg_thread_ended(g))
+		return ESRCH;
 	*policy = g->policy;
 	param->sched_priority = g->prio;
 	return 0;
@@ -372,4 +355,60 @@ PG_EXPORT int sched_getparam(pid_t pid, struct sched_param *param)
 		return PG_REAL(sched_getparam)(pid, param);
 	param->sched_priority = g->prio;
 	return 0;
+}
+
+PG_EXPORT int sched_rr_get_interval(pid_t pid, struct timespec *ts)
+{
+	struct pg_g *g = by_tid(pid);
+
+	return PG_REAL(sched_rr_get_interval)(g ? os_thread(g) : pid, ts);
+}
+
+/* What all versions of the kernel's struct sched_attr begin with. */
+struct sched_attr {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+};
+
+/* By number only.  The caller is wired, since all of it is the kernel's; of another green thread policy and priority count. */
+long pg_raw_setattr(pid_t pid, const void *arg, unsigned flags)
+{
+	const struct sched_attr *attr = arg;
+	struct pg_g *g = by_tid(pid);
+	long r;
+
+	if (g == NULL || attr == NULL)
+		return pg_sys(SYS_sched_setattr, pid, attr, flags);
+	if (g != pg_self() && atomic_load(&g->ostid) == 0)
+		return -set_policy(g, (int)attr->policy, (int)attr->priority);
+	if (g == pg_self())
+		pg_shim_wire(g);
+	r = pg_sys(SYS_sched_setattr, os_thread(g), attr, flags);
+	if (r == 0) {
+		g->policy = (int)attr->policy;
+		g->prio = (int)attr->priority;
+	}
+	return r;
+}
+
+long pg_raw_getattr(pid_t pid, void *arg, unsigned size, unsigned flags)
+{
+	struct sched_attr *attr = arg;
+	struct pg_g *g = by_tid(pid);
+	long r = pg_sys(SYS_sched_getattr, g ? os_thread(g) : pid, attr, size, flags);
+
+	if (r == 0 && g && g->mode == PG_GREEN) {
+		attr->policy = (uint32_t)(g->policy & ~SCHED_RESET_ON_FORK);
+		attr->priority = (uint32_t)g->prio;
+	}
+	return r;
+}
+
+pid_t pg_os_thread(pid_t tid)
+{
+	struct pg_g *g = by_tid(tid);
+
+	return g ? os_thread(g) : tid;
 }

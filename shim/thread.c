@@ -12,9 +12,11 @@
 
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 #include "arch.h"
@@ -46,9 +48,11 @@ bool pg_thread_ready(void)
 	}
 	pg_sched_remember();
 	pg_real_all();
+	if (pg_self() == &pg_main_g)
+		pg_sys(SYS_prctl, PR_GET_NAME, pg_main_g.name);
 	if (pg_start() == 0) {
 		pg_cancel_start(pg_self());
-		if (pg_identified_early)
+		if (pg_identified_early || pg_wire_named(pg_self()->name))
 			pg_wire_for_object(pg_self());
 		return true;
 	}
@@ -164,7 +168,11 @@ static void fresh(struct pg_g *g, struct pg_g *creator, const struct pg_attr *a)
 	g->policy = a->sched ? a->policy : creator->policy;
 	g->prio = a->sched ? a->prio : creator->prio;
 	g->sigmask = a->masked ? a->sigmask : creator->sigmask;
+	if (!a->sched && creator->policy & SCHED_RESET_ON_FORK)
+		g->policy = g->prio = 0;
 	memcpy(g->name, creator->name, sizeof g->name);
+	if (pg_unlikely(pg_wire_named(g->name)))
+		atomic_fetch_or(&g->pending, PG_PEND_WIRE);
 }
 
 int pg_thread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), int (*fn_c11)(void *), void *arg)
@@ -351,11 +359,14 @@ PG_EXPORT int pthread_detach(pthread_t t)
 
 /* ---- identity ---- */
 
-/* The name of the process's first OS thread, through /proc: this may be called on any OS thread. */
-static int proc_comm(int flags, char *buf, size_t n)
+/* The name that the kernel has for OS thread tid, through /proc: the caller may be another. */
+static int proc_comm(pid_t tid, int flags, char *buf, size_t n)
 {
-	long fd = pg_sys(SYS_openat, AT_FDCWD, "/proc/self/comm", flags | O_CLOEXEC), r;
+	char path[48];
+	long fd, r;
 
+	snprintf(path, sizeof path, "/proc/self/task/%d/comm", (int)tid);
+	fd = pg_sys(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC);
 	if (fd < 0)
 		return (int)-fd;
 	r = flags == O_RDONLY ? pg_sys(SYS_read, fd, buf, n) : pg_sys(SYS_write, fd, buf, n);
@@ -367,11 +378,27 @@ static int proc_comm(int flags, char *buf, size_t n)
 	return 0;
 }
 
-/* Differs: the kernel, and so ps and /proc, learn only the first thread's name. */
+/* A name by which PGREEN_WIRE knows g: itself at once, another at its next look. */
+static void wire_named(struct pg_g *g)
+{
+	struct pg_g *self = pg_self();
+
+	if (pg_likely(!pg_wire_named(g->name)) || g->mode != PG_GREEN)
+		return;
+	pg_rt_enter(self);
+	if (g == self)
+		pg_wire(g);
+	else
+		pg_wire_later(g);
+	pg_rt_exit(self);
+}
+
+/* Differs: the kernel, and so ps and /proc, learn the names of the first thread and of wired ones. */
 PG_EXPORT int pthread_setname_np(pthread_t t, const char *name)
 {
 	struct pg_g *g = ours(t);
 	char buf[PG_NAME_MAX];
+	int err = 0, os;
 	size_t n;
 
 	if (g == NULL || !atomic_load(&pg_started))
@@ -379,10 +406,18 @@ PG_EXPORT int pthread_setname_np(pthread_t t, const char *name)
 	n = strnlen(name, PG_NAME_MAX);
 	if (n >= PG_NAME_MAX)
 		return ERANGE;
+	if (pg_thread_ended(g))
+		return ENOENT; /* what glibc finds in /proc */
 	memset(buf, 0, sizeof buf);
 	memcpy(buf, name, n);
 	memcpy(g->name, buf, sizeof buf);
-	return g == &pg_main_g ? proc_comm(O_WRONLY, buf, n) : 0;
+	wire_named(g);
+	os = atomic_load(&g->ostid);
+	if (os)
+		err = proc_comm(os, O_WRONLY, buf, n);
+	if (g == &pg_main_g && os != (int)g->tid)
+		err = proc_comm((pid_t)g->tid, O_WRONLY, buf, n);
+	return err;
 }
 
 PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
@@ -393,19 +428,12 @@ PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
 		return PG_REAL(pthread_getname_np)(t, buf, n);
 	if (n < PG_NAME_MAX)
 		return ERANGE;
-	if (g != &pg_main_g && g->name[0] != '\0') {
-		memcpy(buf, g->name, PG_NAME_MAX);
-		return 0;
-	}
-	return proc_comm(O_RDONLY, buf, PG_NAME_MAX);
-}
-
-/* Differs: a green thread has no clock of its own in the kernel; it gets the process's. */
-PG_EXPORT int pthread_getcpuclockid(pthread_t t, clockid_t *clock)
-{
-	if (ours(t) == NULL || !atomic_load(&pg_started))
-		return PG_REAL(pthread_getcpuclockid)(t, clock);
-	*clock = CLOCK_PROCESS_CPUTIME_ID;
+	if (pg_thread_ended(g))
+		return ENOENT;
+	/* The first thread's may have been changed through /proc/self/comm. */
+	if (g == &pg_main_g)
+		return proc_comm((pid_t)g->tid, O_RDONLY, buf, PG_NAME_MAX);
+	memcpy(buf, g->name, PG_NAME_MAX);
 	return 0;
 }
 

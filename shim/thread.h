@@ -47,6 +47,17 @@ void pg_thread_end(struct pg_g *g) __attribute__((noreturn));
 /* What core calls first in a new G. */
 void pg_thread_main(struct pg_g *g);
 
+/* Has it ended, though its id may still be valid? */
+static inline bool pg_thread_ended(struct pg_g *g)
+{
+	return atomic_load(&g->dead) != 0 || atomic_load(&g->life) == PG_LIFE_EXITED;
+}
+
+/* clock.c: of which of our threads is this the CPU clock?  NULL: none. */
+struct pg_g *pg_clock_thread(clockid_t clock);
+clockid_t pg_thread_clock(pid_t tid);
+int pg_clock_sleep(struct pg_g *g, clockid_t clock, bool absolute, const struct timespec *ts, struct timespec *rem);
+
 /* key.c: destructors of thread-specific data, and no value left behind. */
 void pg_keys_end(struct pg_g *g);
 
@@ -69,6 +80,10 @@ int pg_sched_may(int policy, int prio);              /* 0, EINVAL or EPERM, as s
 static inline bool pg_sched_rt(int policy) { return policy == SCHED_FIFO || policy == SCHED_RR; }
 int pg_sched_maypin(const cpu_set_t *cpus, bool *narrow); /* 0 or an error number; narrower than the process's? */
 int pg_sched_pin_self(struct pg_g *g, size_t n, const cpu_set_t *cpus); /* wires; 0 or an error number */
+long pg_raw_getaffinity(pid_t pid, size_t n, cpu_set_t *cpus);          /* these three as the system calls do */
+long pg_raw_setattr(pid_t pid, const void *attr, unsigned flags);
+long pg_raw_getattr(pid_t pid, void *attr, unsigned size, unsigned flags);
+pid_t pg_os_thread(pid_t tid); /* what the kernel calls that thread; 0, the one at hand, for another green one */
 int pg_sched_rt_self(struct pg_g *g, int policy, int prio);             /* wires; 0 or an error number */
 
 #endif

@@ -8,6 +8,7 @@
  * forward does not shorten it).
  */
 #include "shim/io.h"
+#include "shim/thread.h"
 
 static int64_t ts_ns(const struct timespec *ts)
 {
@@ -119,12 +120,14 @@ static bool sleeping_clock(clockid_t c)
 	return c == CLOCK_REALTIME || c == CLOCK_MONOTONIC || c == CLOCK_BOOTTIME || c == CLOCK_TAI;
 }
 
-/* Blocks: the G; sleeps on clocks of CPU time hold an OS thread.  Cancel: yes.  Returns the error number. */
+/* Blocks: the G; sleeps on the clock of a process's CPU time hold an OS thread.  Cancel: yes.  Returns the error number. */
 PG_EXPORT int clock_nanosleep(clockid_t clock, int flags, const struct timespec *ts, struct timespec *rem)
 {
-	struct pg_g *g = pg_self_;
+	struct pg_g *g = pg_self_, *of;
 	int r;
 
+	if (clock < 0 && (of = pg_clock_thread(clock)) != NULL)
+		return pg_clock_sleep(of, clock, flags & TIMER_ABSTIME, ts, rem);
 	if (!pg_is_green() || !sleeping_clock(clock)) {
 		if (g != NULL) {
 			pg_cancel_enter(g);
