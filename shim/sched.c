@@ -373,3 +373,16 @@ PG_EXPORT int sched_getparam(pid_t pid, struct sched_param *param)
 	param->sched_priority = g->prio;
 	return 0;
 }
+
+/* The kernel knows one interval for all threads of a policy; a green thread's number it does not know. */
+PG_EXPORT int sched_rr_get_interval(pid_t pid, struct timespec *ts)
+{
+	return PG_REAL(sched_rr_get_interval)(by_tid(pid) ? 0 : pid, ts);
+}
+
+/* Older names. */
+PG_EXPORT int __sched_setscheduler(pid_t pid, int policy, const struct sched_param *param)
+	__attribute__((alias("sched_setscheduler"), copy(sched_setscheduler)));
+PG_EXPORT int __sched_getscheduler(pid_t pid) __attribute__((alias("sched_getscheduler"), copy(sched_getscheduler)));
+PG_EXPORT int __sched_getparam(pid_t pid, struct sched_param *param)
+	__attribute__((alias("sched_getparam"), copy(sched_getparam)));
