@@ -95,5 +95,6 @@
 #undef fwrite_unlocked
 
 struct __res_state;
+struct sigvec; /* signal.c; its header is gone from libc, the function is there for old binaries */
 
 #endif
