@@ -134,7 +134,7 @@ $(B)/includes.ok: $(wildcard arch/*/*.[chS] core/*.[ch] shim/* preload/*.[ch]) s
 	$(Q)mkdir -p $(@D)
 	$(Q)scripts/check-includes && touch $@
 
-$(B)/calls.ok: $(call obj,$(CORE_SRC)) $(wildcard shim/*.def) shim/calls.pass scripts/check-calls
+$(B)/calls.ok: $(call obj,$(CORE_SRC)) $(wildcard shim/*.def) shim/calls.pass shim/calls.rest scripts/check-calls
 	$(call say,CHECK,calls)
 	$(Q)CC='$(CC)' scripts/check-calls $(call obj,$(CORE_SRC)) && touch $@
 

@@ -142,6 +142,15 @@ static void left_by_libc(struct pg_g *g)
 		pg_exitsyscall(g);
 }
 
+uint32_t pg_cancel_settype(struct pg_g *g, uint32_t type)
+{
+	uint32_t was = g->cancel_type;
+
+	atomic_store_explicit(&g->cancel_type, type, memory_order_relaxed);
+	word_set(g, LIBC_ASYNC, type << 1);
+	return was;
+}
+
 bool pg_cancel_acts(struct pg_g *g)
 {
 	_Atomic uint32_t *w = word(g);
@@ -413,8 +422,7 @@ PG_EXPORT int pthread_setcanceltype(int type, int *old)
 	g = pg_self();
 	if (old)
 		*old = (int)g->cancel_type;
-	atomic_store_explicit(&g->cancel_type, (uint32_t)type, memory_order_relaxed);
-	word_set(g, LIBC_ASYNC, (uint32_t)type << 1);
+	pg_cancel_settype(g, (uint32_t)type);
 	pg_barrier();
 	maybe_async(g);
 	return 0;

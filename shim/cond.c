@@ -194,11 +194,11 @@ static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, c
 
 	pg_testcancel();
 	/* Not even an asynchronous cancellation may leave without the mutex. */
-	w.type = type = atomic_exchange_explicit(&g->cancel_type, PTHREAD_CANCEL_DEFERRED, memory_order_relaxed);
+	w.type = type = pg_cancel_type(g, PTHREAD_CANCEL_DEFERRED);
 	pg_rt_enter(g);
 	if (pg_cancel_wanted(g)) { /* it came since we looked; from here on one finds us waiting */
 		pg_rt_exit(g);
-		atomic_store_explicit(&g->cancel_type, type, memory_order_relaxed);
+		pg_cancel_type(g, type);
 		pg_testcancel();
 		pg_rt_enter(g);
 	}
@@ -215,7 +215,7 @@ static int wait_private(struct pg_g *g, struct pg_cond *c, struct pg_mutex *m, c
 	pg_rt_exit(g);
 	if (err == 0)
 		err = pg_mutex_lock(g, m);
-	atomic_store_explicit(&g->cancel_type, type, memory_order_relaxed);
+	pg_cancel_type(g, type);
 	if (r != 0)
 		pg_testcancel();
 	if (err)
@@ -235,7 +235,7 @@ void pg_cond_forsake(struct pg_g *g, uintptr_t from, uintptr_t to, bool lock)
 		if (!leave(c, w))
 			signal_some(g, c, false); /* what was for us is for another */
 		pg_rt_exit(g);
-		atomic_store_explicit(&g->cancel_type, w->type, memory_order_relaxed);
+		pg_cancel_type(g, w->type);
 		if (lock)
 			pg_mutex_lock(g, w->m);
 	}

@@ -43,6 +43,22 @@ static long mq_loop(struct pg_g *g, bool rd, mqd_t mq, char *buf, size_t n, unsi
 	return r;
 }
 
+/* Blocks: the mount of the queues, a look-up.  Cancel: no. */
+PG_EXPORT mqd_t mq_open(const char *name, int flags, ...)
+{
+	mode_t mode = 0;
+	struct mq_attr *attr = NULL;
+
+	if (flags & O_CREAT) {
+		va_list ap;
+		va_start(ap, flags);
+		mode = va_arg(ap, mode_t);
+		attr = va_arg(ap, struct mq_attr *);
+		va_end(ap);
+	}
+	return PG_ANN(pg_self_, false, PG_REAL(mq_open)(name, flags, mode, attr));
+}
+
 /* Blocks: until there is a message.  Cancel: yes. */
 PG_EXPORT ssize_t mq_receive(mqd_t mq, char *buf, size_t n, unsigned *prio)
 {

@@ -6,12 +6,14 @@
  *   every OS thread   set*id and setgroups (glibc tells each of its threads by a signal and waits for ever for green
  *                     ones), nice and setpriority of the first thread, PR_SET_NO_NEW_PRIVS
  *   wire              the caller keeps its OS thread from then on and the call is made there: unshare, setns, capset,
- *                     setfsuid, ptrace, the options of prctl that are a thread's, setpriority of another thread
+ *                     setfsuid, personality, iopl, ioperm, pkey_alloc, pkey_set, ptrace, the options of prctl that are
+ *                     a thread's, setpriority of another thread
  *   pass              what the kernel keeps per process
  *
  * nice natively changes one thread on Linux (POSIX: the process).  A first thread that calls it with others running
  * means them all, or those it is going to create; another thread means itself.
  */
+#include <asm/prctl.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <paths.h>
@@ -31,6 +33,8 @@
 pid_t __fork(void);
 int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *dso);
 int capset(void *hdr, const void *data);
+int arch_prctl(int code, unsigned long addr);
+int __arch_prctl(int code, unsigned long addr);
 
 static bool started(void)
 {
@@ -201,8 +205,6 @@ PG_EXPORT int forkpty(int *master, char *name, const struct termios *term, const
 	pid = fork();
 	if (pid == 0) {
 		close(m);
-		for (int fd = 0; fd <= 2; fd++)
-			pg_fd_forget(fd);
 		if (login_tty(s) < 0)
 			_exit(1);
 		return 0;
@@ -216,6 +218,15 @@ PG_EXPORT int forkpty(int *master, char *name, const struct termios *term, const
 	}
 	*master = m;
 	return pid;
+}
+
+/* Blocks: nothing.  The terminal takes the place of the standard streams, of which the poller must hear. */
+PG_EXPORT int login_tty(int fd)
+{
+	if (started() && !pg_in_vfork())
+		for (int to = 0; to <= 2; to++)
+			pg_fd_forget(to);
+	return PG_REAL(login_tty)(fd);
 }
 
 /* ---- atfork: core's handlers come first, so that they run last before and first after the fork ---- */
@@ -336,6 +347,48 @@ PG_EXPORT int capset(void *hdr, const void *data)
 	wire();
 	return PG_REAL(capset)(hdr, data);
 }
+
+/* ~0 is how a program asks for the present value. */
+PG_EXPORT int personality(unsigned long persona)
+{
+	if ((unsigned)persona != ~0u)
+		wire();
+	return PG_REAL(personality)(persona);
+}
+
+PG_EXPORT int iopl(int level)
+{
+	wire();
+	return PG_REAL(iopl)(level);
+}
+
+PG_EXPORT int ioperm(unsigned long from, unsigned long num, int turn_on)
+{
+	wire();
+	return PG_REAL(ioperm)(from, num, turn_on);
+}
+
+/* The rights of a key are in a register of the OS thread, which a switch does not carry over. */
+PG_EXPORT int pkey_alloc(unsigned flags, unsigned rights)
+{
+	wire();
+	return PG_REAL(pkey_alloc)(flags, rights);
+}
+
+PG_EXPORT int pkey_set(int key, unsigned rights)
+{
+	wire();
+	return PG_REAL(pkey_set)(key, rights);
+}
+
+/* Asking needs no wire: the answers are the process's, or the thread pointer, which is the G's own. */
+PG_EXPORT int arch_prctl(int code, unsigned long addr)
+{
+	if (code == ARCH_SET_FS || code == ARCH_SET_GS || code == ARCH_SET_CPUID)
+		wire();
+	return PG_REAL(arch_prctl)(code, addr);
+}
+int __arch_prctl(int code, unsigned long addr) PG_ALIAS(arch_prctl);
 
 /* -1 is how a program asks for the present value. */
 PG_EXPORT int setfsuid(uid_t uid)

@@ -412,3 +412,10 @@ pid_t pg_os_thread(pid_t tid)
 
 	return g ? os_thread(g) : tid;
 }
+
+/* Older names. */
+PG_EXPORT int __sched_setscheduler(pid_t pid, int policy, const struct sched_param *param)
+	__attribute__((alias("sched_setscheduler"), copy(sched_setscheduler)));
+PG_EXPORT int __sched_getscheduler(pid_t pid) __attribute__((alias("sched_getscheduler"), copy(sched_getscheduler)));
+PG_EXPORT int __sched_getparam(pid_t pid, struct sched_param *param)
+	__attribute__((alias("sched_getparam"), copy(sched_getparam)));

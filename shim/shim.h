@@ -38,6 +38,12 @@ static inline bool pg_cancel_wanted(struct pg_g *g)
 {
 	return pg_unlikely(atomic_load_explicit(&g->cancelled, memory_order_relaxed) != 0) && pg_cancel_acts(g);
 }
+/* The type of cancellation, in the G and in libc's word; what it was.  Acts on nothing. */
+uint32_t pg_cancel_settype(struct pg_g *g, uint32_t type);
+static inline uint32_t pg_cancel_type(struct pg_g *g, uint32_t type)
+{
+	return pg_likely(g->cancel_type == type) ? type : pg_cancel_settype(g, type);
+}
 static inline void pg_cancel_enter(struct pg_g *g)
 {
 	atomic_store_explicit(&g->cancel_point, 1, memory_order_relaxed);

@@ -13,6 +13,7 @@
 /* Names that libc exports and no header declares. */
 int __sigaction(int sig, const struct sigaction *act, struct sigaction *old);
 int __sigsuspend(const sigset_t *set);
+int sigvec(int sig, const struct sigvec *vec, struct sigvec *old);
 sighandler_t bsd_signal(int sig, sighandler_t handler);
 int __xpg_sigpause(int sig);
 int __sigpause(int sig_or_mask, int is_sig);
@@ -97,6 +98,35 @@ PG_EXPORT int sigignore(int sig)
 	struct sigaction act = { .sa_handler = SIG_IGN };
 
 	return action(sig, &act, NULL);
+}
+
+/* 4.3BSD's: a mask of 32 signals, and calls that are made again unless SV_INTERRUPT says otherwise. */
+struct sigvec {
+	sighandler_t sv_handler;
+	int sv_mask;
+	int sv_flags;
+};
+enum { SV_ONSTACK = 1, SV_INTERRUPT = 2, SV_RESETHAND = 4 };
+
+PG_EXPORT int sigvec(int sig, const struct sigvec *vec, struct sigvec *old)
+{
+	struct sigaction act = { 0 }, was;
+
+	if (vec != NULL) {
+		act.sa_handler = vec->sv_handler;
+		pg_set_put(&act.sa_mask, (unsigned)vec->sv_mask);
+		act.sa_flags = (vec->sv_flags & SV_ONSTACK ? SA_ONSTACK : 0) | (vec->sv_flags & SV_INTERRUPT ? 0 : SA_RESTART) |
+			       (vec->sv_flags & SV_RESETHAND ? (int)SA_RESETHAND : 0);
+	}
+	if (action(sig, vec != NULL ? &act : NULL, &was) < 0)
+		return -1;
+	if (old != NULL) {
+		old->sv_handler = was.sa_handler;
+		old->sv_mask = (int)pg_set_get(&was.sa_mask);
+		old->sv_flags = (was.sa_flags & SA_ONSTACK ? SV_ONSTACK : 0) | (was.sa_flags & SA_RESTART ? 0 : SV_INTERRUPT) |
+				(was.sa_flags & (int)SA_RESETHAND ? SV_RESETHAND : 0);
+	}
+	return 0;
 }
 
 /* ---- masks ---- */

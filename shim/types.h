@@ -57,11 +57,45 @@
 #include <pty.h>
 #include <sys/ptrace.h>
 #include <sys/fsuid.h>
+#include <aliases.h>
+#include <err.h>
+#include <execinfo.h>
+#include <fmtmsg.h>
+#include <fstab.h>
+#include <ftw.h>
+#include <fts.h>
+#include <glob.h>
+#include <gshadow.h>
+#include <iconv.h>
+#include <ifaddrs.h>
+#include <locale.h>
+#include <malloc.h>
+#include <mntent.h>
+#include <net/if.h>
+#include <netinet/ether.h>
+#include <nl_types.h>
+#include <rpc/netdb.h>
+#include <shadow.h>
+#include <sys/acct.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/io.h>
+#include <sys/klog.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/quota.h>
+#include <sys/swap.h>
+#include <sys/xattr.h>
+#include <ttyent.h>
+#include <utmpx.h>
+#include <wchar.h>
+#include <wordexp.h>
 
 /* Macros in some dialects; rows need the functions. */
 #undef fread_unlocked
 #undef fwrite_unlocked
 
 struct __res_state;
+struct sigvec; /* signal.c; its header is gone from libc, the function is there for old binaries */
 
 #endif

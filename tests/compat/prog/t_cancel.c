@@ -131,6 +131,8 @@ static void c_cond_timedwait(void)
 		pthread_cond_timedwait(&cond, &mutex, &t);
 	pthread_cleanup_pop(1);
 }
+/* Not even then may it go without the mutex. */
+static void c_cond_async(void) { pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL); c_cond_wait(); }
 static void c_waitpid(void) { while (waitpid(-1, NULL, 0) < 0 && errno == EINTR); }
 static void c_waitid(void) { siginfo_t si; while (waitid(P_ALL, 0, &si, WEXITED) < 0 && errno == EINTR); }
 static void c_msgrcv(void) { struct { long t; char c; } m; while (msgrcv(msq, &m, 1, 0, 0) < 0 && errno == EINTR); }
@@ -268,6 +270,7 @@ static const struct row {
 	{"sem_wait", c_sem_wait, l_sem, 0}, {"sem_timedwait", c_sem_timedwait, l_sem, 0},
 	{"sem_clockwait", c_sem_clockwait, l_sem, 0}, {"pthread_join", c_join, l_join, 0},
 	{"pthread_timedjoin_np", c_timedjoin, l_join, 0}, {"pthread_cond_wait", c_cond_wait, l_mutex, EXTRA},
+	{"pthread_cond_wait, asynchronous", c_cond_async, l_mutex, EXTRA},
 	{"pthread_cond_timedwait", c_cond_timedwait, l_mutex, EXTRA}, {"waitpid", c_waitpid, l_nothing, CHILD},
 	{"waitid", c_waitid, l_nothing, CHILD}, {"msgrcv", c_msgrcv, l_msg, 0}, {"mq_receive", c_mq_receive, l_mq, 0},
 	{"mq_timedreceive", c_mq_timedreceive, l_mq, 0}, {"fcntl F_OFD_SETLKW", c_setlkw, l_nothing, 0},
