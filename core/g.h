@@ -82,7 +82,7 @@ struct pg_timer {
 	int idx;         /* place in that heap, -1: not queued */
 };
 
-struct pg_sigq; /* core/signal.c */
+struct pg_sigq; /* core/sigqueue.c */
 
 struct pg_g {
 	/* the switch */
@@ -144,9 +144,10 @@ struct pg_g {
 
 	/* signals: core/signal.c */
 	uint64_t sigmask;           /* what the program believes is blocked; written by the G */
-	_Atomic uint64_t sigpend;   /* thread-directed, not yet delivered */
+	_Atomic uint64_t sigpend, sigclaim, sigbare; /* thread-directed, not yet delivered: sigqueue.c */
 	_Atomic(struct pg_sigq *) sigq; /* their siginfo, pushed by anyone, taken by the G */
-	struct pg_sigq *sigpriv;    /* taken, in order of arrival; the G's */
+	struct pg_sigq *sigpriv, *sigprivtail; /* taken, in order of arrival; the G's */
+	uint64_t sigprivset;        /* what is there */
 	_Atomic uint64_t sigwaiting;/* set it waits for in pg_sigwait */
 	int sigclass;               /* mask class it is counted in, -1: none */
 	stack_t altstack;

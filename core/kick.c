@@ -181,9 +181,12 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	uint32_t gen;
 
 	(void)sig;
-	(void)info;
 	if (g == NULL)
 		return;
+	if (info->si_code == SI_TIMER && g == pg_sysmon_g) {
+		pg_sigtimer_fired(info);
+		return;
+	}
 	if (g->m != &pg_nullm)
 		atomic_store(&g->m->kicked, 0);
 	else if (g->wiredm)

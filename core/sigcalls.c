@@ -56,6 +56,8 @@ int pg_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 			pg_sigacts[sig] = prev;
 	}
 	pg_unlock(&act_lock);
+	if (r == 0 && act && (act->sa_handler == SIG_IGN || (act->sa_handler == SIG_DFL && pg_sig_default_ignored(sig))))
+		pg_sig_discard(g, sig);
 	if (r == 0 && old) {
 		memset(old, 0, sizeof *old);
 		old->sa_handler = (void (*)(int))prev.handler;
@@ -179,6 +181,11 @@ int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline)
 		break;
 	}
 	atomic_store(&g->sigwaiting, 0);
+	if (pg_unlikely(atomic_load(&pg_sig_procpend) & set)) {
+		pg_rt_enter(g);
+		pg_sig_retarget(g, set);
+		pg_rt_exit(g);
+	}
 	return (int)r;
 }
 
@@ -187,8 +194,12 @@ uint64_t pg_sigpending(void)
 	struct pg_g *g = pg_self();
 	uint64_t k = 0;
 
+	pg_rt_enter(g);
 	pg_sys(SYS_rt_sigpending, &k, 8);
-	return (k | atomic_load(&g->sigpend) | atomic_load(&pg_sig_procpend)) & ~PG_UNBLOCKABLE;
+	pg_signal_route(g);
+	k |= pg_sig_thread(g) | atomic_load(&pg_sig_procpend);
+	pg_rt_exit(g);
+	return k & ~PG_UNBLOCKABLE;
 }
 
 int pg_sigaltstack(const stack_t *ss, stack_t *old)

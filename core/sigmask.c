@@ -2,7 +2,7 @@
 /*
  * Signal masks of Gs, and which signals anybody takes.
  *
- * Live Gs are counted by mask (classes): only a few different masks exist in a program.  The union of what they have unblocked
+ * Live Gs are counted by mask (classes): only a few different masks exist in a program; should there be more, by signal.  The union of what they have unblocked
  * (accepted) is what sysmon has unblocked.  When it shrinks, the call that shrank it waits until sysmon and the idle Ms have
  * followed: afterwards the kernel keeps such a signal pending.
  */
@@ -19,10 +19,11 @@
 #include "core/sigstate.h"
 #include "core/syscall.h"
 
-enum { NCLASS = 128 };
+enum { NCLASS = 128, SINGLE = NCLASS }; /* SINGLE: the class of a G for whose mask there was no room */
 
 static struct { uint64_t mask; int n; } class[NCLASS]; /* class_lock */
 static int nclass;
+static int single[PG_NSIG]; /* of the Gs in SINGLE: how many have the signal unblocked; class_lock */
 static struct pg_lock class_lock;
 _Atomic uint64_t pg_sig_accepted;
 _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
@@ -34,6 +35,9 @@ static void recompute_accept(void)
 	for (int i = 0; i < nclass; i++)
 		if (class[i].n > 0)
 			a |= ~class[i].mask;
+	for (int i = 0; i < PG_NSIG; i++)
+		if (single[i] > 0)
+			a |= 1ull << i;
 	a &= ~PG_UNBLOCKABLE;
 	if (a == atomic_load(&pg_sig_accepted))
 		return;
@@ -54,9 +58,20 @@ static void recompute_accept(void)
 		pg_sys(SYS_sched_yield);
 }
 
-static void class_leave(int i)
+static void count_single(uint64_t mask, int by)
 {
-	if (i >= 0 && --class[i].n == 0)
+	for (int i = 0; i < PG_NSIG; i++)
+		if (!(mask >> i & 1))
+			single[i] += by;
+	recompute_accept();
+}
+
+/* mask: with which it was entered. */
+static void class_leave(int i, uint64_t mask)
+{
+	if (i == SINGLE)
+		count_single(mask, -1);
+	else if (i >= 0 && --class[i].n == 0)
 		recompute_accept();
 }
 
@@ -73,8 +88,10 @@ static int class_enter(uint64_t mask)
 			hole = i;
 	}
 	if (hole < 0) {
-		if (nclass == NCLASS)
-			return -1; /* not counted: sysmon does not take signals for it alone */
+		if (nclass == NCLASS) {
+			count_single(mask, 1);
+			return SINGLE;
+		}
 		hole = nclass++;
 	}
 	class[hole].mask = mask;
@@ -86,12 +103,15 @@ static int class_enter(uint64_t mask)
 /* g's mask in the books, the kernel's if it runs here.  rt > 0. */
 void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
 {
+	uint64_t blocked;
+
 	mask &= ~PG_UNBLOCKABLE;
+	blocked = mask & ~g->sigmask;
 	if (g->sigmask != mask && atomic_load_explicit(&pg_started, memory_order_relaxed)) {
 		pg_lock(&class_lock);
 		int old = g->sigclass;
 		g->sigclass = class_enter(mask);
-		class_leave(old);
+		class_leave(old, g->sigmask);
 		pg_unlock(&class_lock);
 	}
 	g->sigmask = mask;
@@ -99,6 +119,9 @@ void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
 		g->m->sigmask = mask;
 	if (kernel)
 		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+	atomic_thread_fence(memory_order_seq_cst); /* pairs with add in sigqueue.c: it sets procpend, then looks at masks */
+	if (pg_unlikely(atomic_load(&pg_sig_procpend) & blocked))
+		pg_sig_retarget(g, blocked);
 	/* What waited for this? */
 	if (atomic_load(&g->sigpend) & ~mask || atomic_load(&pg_sig_procpend) & ~mask)
 		atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
@@ -125,28 +148,24 @@ void pg_signal_gstart(struct pg_g *g)
 	pg_lock(&class_lock);
 	g->sigclass = class_enter(g->sigmask);
 	pg_unlock(&class_lock);
+	if (atomic_load(&pg_sig_procpend) & ~g->sigmask)
+		atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
 }
 
 void pg_signal_gend(struct pg_g *g)
 {
 	pg_lock(&class_lock);
-	class_leave(g->sigclass);
+	class_leave(g->sigclass, g->sigmask);
 	g->sigclass = -1;
 	pg_unlock(&class_lock);
-	for (struct pg_sigq *q = atomic_exchange(&g->sigq, NULL), *n; q; q = n) {
-		n = q->next;
-		pg_sigq_put(q);
-	}
-	for (struct pg_sigq *q = g->sigpriv, *n; q; q = n) {
-		n = q->next;
-		pg_sigq_put(q);
-	}
-	g->sigpriv = NULL;
+	pg_sig_drop(g);
+	pg_sig_retarget(g, ~g->sigmask);
 }
 
 void pg_sigmask_forked(void)
 {
 	memset(class, 0, sizeof class);
+	memset(single, 0, sizeof single);
 	nclass = 0;
 	class_lock = (struct pg_lock){0};
 	atomic_store(&pg_sig_accepted, 0);

@@ -6,11 +6,9 @@
  * whom the signal is for:
  *   - a fault of the running code: the current G, at once;
  *   - otherwise the main G, if it has the signal unblocked, as the kernel prefers the first thread;
- *   - else the current G, if it has the signal unblocked: at once if it is in user code (rt == 0), else it is queued on the G
- *     and delivered when it leaves the runtime;
- *   - on a g0, on sysmon, or if the current G blocks it: some G that has it unblocked, woken if parked; if there is none it
- *     waits in procq until a G unblocks it or waits for it.
- * Thread-directed signals are queued on the target (sigq: a lock-free stack that only the G empties) and never pass the kernel.
+ *   - else the current G, if it is in user code (rt == 0) and nothing of that number is queued: at once;
+ *   - else it is queued for the process, and some G that takes it is told: sigqueue.c.
+ * Thread-directed signals are queued on their G and never pass the kernel.
  *
  * An M has the kernel mask of the G it runs.  sysmon has all signals blocked that no G would take, so that a signal is
  * accepted by somebody even when every G is parked, and stays pending in the kernel (for sigwait, signalfd) when
@@ -32,46 +30,7 @@
 #include "core/sigstate.h"
 #include "core/syscall.h"
 
-enum { NSIGQ = 4096 };
-
-static struct pg_sigq pool[NSIGQ];
-static _Atomic uint64_t pool_free; /* low half: index + 1 of the first free node, high half: a tag against ABA */
-static _Atomic uint32_t pool_used; /* nodes ever handed out */
-
-_Atomic uint64_t pg_sig_procpend;
-static _Atomic(struct pg_sigq *) procq[PG_NSIG + 1]; /* their siginfo */
-
 extern bool pg_cancel_from_handler(struct pg_g *g, ucontext_t *uc);
-
-/* ---- nodes ---- */
-
-struct pg_sigq *pg_sigq_get(void)
-{
-	uint64_t f = atomic_load(&pool_free);
-	uint32_t n;
-
-	while ((uint32_t)f) {
-		struct pg_sigq *q = &pool[(uint32_t)f - 1];
-		struct pg_sigq *next = q->next;
-		uint64_t to = ((f >> 32) + 1) << 32 | (next ? (uint64_t)(next - pool) + 1 : 0);
-		if (atomic_compare_exchange_weak(&pool_free, &f, to))
-			return q;
-	}
-	n = atomic_fetch_add(&pool_used, 1);
-	if (n < NSIGQ)
-		return &pool[n];
-	atomic_fetch_sub(&pool_used, 1);
-	return NULL;
-}
-
-void pg_sigq_put(struct pg_sigq *q)
-{
-	uint64_t f = atomic_load(&pool_free);
-
-	do
-		q->next = (uint32_t)f ? &pool[(uint32_t)f - 1] : NULL;
-	while (!atomic_compare_exchange_weak(&pool_free, &f, ((f >> 32) + 1) << 32 | ((uint64_t)(q - pool) + 1)));
-}
 
 /* ---- delivery ---- */
 
@@ -84,73 +43,6 @@ static void call_handler(void *arg)
 	((void (*)(int, siginfo_t *, void *))c->handler)(c->sig, c->info, c->uc);
 }
 
-static bool default_ignored(int sig)
-{
-	return sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH;
-}
-
-/* Takes one pending signal of set off g or off the process; 0: none. */
-int pg_sig_take(struct pg_g *g, uint64_t set, siginfo_t *info)
-{
-	/* Newly pushed ones come youngest first. */
-	struct pg_sigq *q = atomic_exchange(&g->sigq, NULL), *rev = NULL, **pp;
-	uint64_t pend;
-	int sig;
-
-	while (q) {
-		struct pg_sigq *n = q->next;
-		q->next = rev;
-		rev = q;
-		q = n;
-	}
-	for (pp = &g->sigpriv; *pp; pp = &(*pp)->next)
-		;
-	*pp = rev;
-	/* A bit may have been cleared for an older one of the same number after this one had set it. */
-	for (q = rev; q; q = q->next)
-		atomic_fetch_or(&g->sigpend, pg_sigbit(q->info.si_signo));
-
-	pend = atomic_load(&g->sigpend) & set;
-	if (pend) {
-		bool more = false, found = false;
-		sig = __builtin_ctzll(pend) + 1;
-		memset(info, 0, sizeof *info);
-		info->si_signo = sig;
-		info->si_code = SI_TKILL;
-		info->si_pid = getpid();
-		for (pp = &g->sigpriv; (q = *pp) != NULL;) {
-			if (q->info.si_signo != sig) {
-				pp = &q->next;
-			} else if (!found) {
-				*info = q->info;
-				*pp = q->next;
-				pg_sigq_put(q);
-				found = true;
-			} else {
-				more = true;
-				break;
-			}
-		}
-		if (!more)
-			atomic_fetch_and(&g->sigpend, ~pg_sigbit(sig));
-		return sig;
-	}
-	while ((pend = atomic_load(&pg_sig_procpend) & set) != 0) {
-		sig = __builtin_ctzll(pend) + 1;
-		if (!(atomic_fetch_and(&pg_sig_procpend, ~pg_sigbit(sig)) & pg_sigbit(sig)))
-			continue;
-		q = atomic_exchange(&procq[sig], NULL);
-		memset(info, 0, sizeof *info);
-		info->si_signo = sig;
-		if (q) {
-			*info = q->info;
-			pg_sigq_put(q);
-		}
-		return sig;
-	}
-	return 0;
-}
-
 /* Runs the handler for sig on g, which is in user code.  uc: the frame that was interrupted, or NULL. */
 static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 {
@@ -158,7 +50,7 @@ static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 	uint64_t old = g->sigmask;
 	ucontext_t own;
 
-	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && default_ignored(sig)))
+	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && pg_sig_default_ignored(sig)))
 		return false;
 	if (a.handler == (void *)SIG_DFL) {
 		/* The kernel does what the default is, to the whole process. */
@@ -249,133 +141,6 @@ void pg_interrupt(struct pg_g *g)
 		pg_kick(m);
 }
 
-int pg_gkill(struct pg_g *g, int sig, const siginfo_t *info)
-{
-	struct pg_g *self = pg_self();
-	struct pg_sigq *q;
-	uint64_t bit = pg_sigbit(sig);
-
-	if (sig < 32 && atomic_load(&g->sigpend) & bit)
-		return 0;
-	pg_rt_enter(self);
-	q = pg_sigq_get();
-	if (q == NULL && sig >= 32) {
-		pg_rt_exit(self);
-		return -EAGAIN;
-	}
-	if (q) {
-		if (info) {
-			q->info = *info;
-		} else {
-			memset(&q->info, 0, sizeof q->info);
-			q->info.si_code = SI_TKILL;
-			q->info.si_pid = getpid();
-			q->info.si_uid = getuid();
-		}
-		q->info.si_signo = sig;
-		q->next = atomic_load(&g->sigq);
-		while (!atomic_compare_exchange_weak(&g->sigq, &q->next, q))
-			;
-	}
-	atomic_fetch_or(&g->sigpend, bit);
-	if (!(g->sigmask & bit)) {
-		atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
-		pg_interrupt(g);
-	} else if (atomic_load(&g->sigwaiting) & bit) {
-		pg_interrupt(g);
-	}
-	pg_rt_exit(self); /* delivers at once when g is the caller */
-	return 0;
-}
-
-struct pick { uint64_t bit; struct pg_g *g, *waiter; };
-
-static void pick_one(struct pg_g *g, void *arg)
-{
-	struct pick *k = arg;
-	uint32_t st = atomic_load(&g->state);
-
-	if (st == PG_G_dead || st == PG_G_idle || st == PG_G_ghost || g->sigclass < 0)
-		return;
-	if (atomic_load(&g->sigwaiting) & k->bit)
-		k->waiter = g;
-	if (k->g == NULL && !(g->sigmask & k->bit))
-		k->g = g;
-}
-
-/* A signal for the process: to some G that takes it.  Any context. */
-static void route(int sig, siginfo_t *info)
-{
-	struct pick k = {pg_sigbit(sig), NULL, NULL};
-	struct pg_sigq *q, *none = NULL;
-
-	pick_one(&pg_main_g, &k);
-	if (k.g == NULL)
-		pg_foreach_g(pick_one, &k);
-	if (k.waiter)
-		k.g = k.waiter;
-	if (k.g) {
-		pg_gkill(k.g, sig, info);
-		return;
-	}
-	q = pg_sigq_get();
-	if (q) {
-		q->info = *info;
-		if (!atomic_compare_exchange_strong(&procq[sig], &none, q))
-			pg_sigq_put(q);
-	}
-	atomic_fetch_or(&pg_sig_procpend, pg_sigbit(sig));
-}
-
-/*
- * Signals that interrupted the runtime itself (a g0, sysmon, a G with rt > 0 that blocks them): the handler only puts them here;
- * they are routed by the next context that is at a point where it may queue Gs.  inbox: a lock-free stack, emptied whole.
- */
-static _Atomic(struct pg_sigq *) inbox;
-static _Atomic uint64_t inbox_bits; /* those for which there was no node */
-_Atomic bool pg_signal_inbox;       /* there may be something */
-
-static void put_inbox(struct pg_g *g, int sig, siginfo_t *info)
-{
-	struct pg_sigq *q = pg_sigq_get();
-
-	if (q) {
-		q->info = *info;
-		q->next = atomic_load(&inbox);
-		while (!atomic_compare_exchange_weak(&inbox, &q->next, q))
-			;
-	} else {
-		atomic_fetch_or(&inbox_bits, pg_sigbit(sig));
-	}
-	atomic_store(&pg_signal_inbox, true);
-	atomic_fetch_or(&g->pending, PG_PEND_SIGNAL); /* so that rt_exit looks */
-	/* g may be asleep in the runtime, in a futex that SA_RESTART takes up again, or on its way there. */
-	if (g != pg_sysmon_g)
-		pg_sysmon_poke();
-}
-
-void pg_signal_route_slow(struct pg_g *g)
-{
-	struct pg_sigq *q, *n;
-	uint64_t bits;
-
-	pg_rt_raise(g);
-	pg_rt_settle(g);
-	while (atomic_exchange(&pg_signal_inbox, false)) {
-		for (q = atomic_exchange(&inbox, NULL); q; q = n) {
-			siginfo_t info = q->info;
-			n = q->next;
-			pg_sigq_put(q);
-			route(info.si_signo, &info);
-		}
-		for (bits = atomic_exchange(&inbox_bits, 0); bits; bits &= bits - 1) {
-			siginfo_t info = {.si_signo = __builtin_ctzll(bits) + 1, .si_code = SI_KERNEL};
-			route(info.si_signo, &info);
-		}
-	}
-	pg_rt_lower(g);
-}
-
 static bool main_takes(int sig)
 {
 	return pg_main_g.sigclass >= 0 && !(pg_main_g.sigmask & pg_sigbit(sig)) && atomic_load(&pg_main_g.state) != PG_G_dead &&
@@ -392,22 +157,31 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 	if (!fault) {
 		bool sched = g == pg_sysmon_g || (g->m != &pg_nullm && g == &g->m->g0);
 		uint32_t rt = atomic_load_explicit(&g->rt, memory_order_relaxed);
-		bool takes = !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
+		bool thread = info->si_code == SI_TKILL && !sched;
+		bool mine = !sched && !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
-		bool tomain = g != &pg_main_g && info->si_code != SI_TKILL && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
-		if (sched || tomain || (rt > 0 && !takes)) {
-			if (rt > 0) {
-				put_inbox(g, sig, info);
-			} else {
-				pg_rt_raise(g);
-				pg_rt_settle(g);
-				route(sig, info);
-				pg_rt_lower(g);
-			}
+		bool tomain = g != &pg_main_g && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
+		bool older = atomic_load(&pg_sig_procpend) & pg_sigbit(sig) || atomic_load(&pg_signal_inbox);
+		if (thread && rt > 0) {
+			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
 			return;
 		}
-		if (rt > 0) {
-			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
+		if (!thread && (sched || tomain || older || rt > 0)) {
+			if (rt > 0) {
+				pg_sig_inbox(g, sig, info, mine ? g : NULL);
+				return;
+			}
+			pg_rt_raise(g);
+			pg_rt_settle(g);
+			pg_signal_route(g);
+			pg_sig_route(sig, info, mine ? g : NULL);
+			pg_rt_lower(g);
+			if (!sched && atomic_load(&g->pending) & PG_PEND_SIGNAL) {
+				int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+				if (begun >= 0)
+					pg_sig_deliver(g, uc);
+				pg_libc_handler_end(g, begun);
+			}
 			return;
 		}
 	}
@@ -457,19 +231,10 @@ void pg_signal_forked(void)
 {
 	struct pg_g *g = pg_self_;
 
-	atomic_store(&pg_sig_procpend, 0);
-	atomic_store(&inbox, NULL);
-	atomic_store(&inbox_bits, 0);
-	for (int i = 0; i <= PG_NSIG; i++)
-		atomic_store(&procq[i], NULL);
 	g->sigclass = -1;
-	atomic_store(&g->sigpend, 0);
-	/* What came for the parent while it was forking is the parent's. */
-	atomic_store(&g->sigq, NULL);
-	g->sigpriv = NULL;
-	atomic_store(&pg_signal_inbox, false);
-	atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_SIGNAL);
 	g->wiredm = NULL;
+	pg_sigqueue_forked();
+	pg_sigtimers_forked();
 	pg_sigmask_forked();
 	pg_sigcalls_forked();
 	pg_kick_forked();

@@ -20,6 +20,13 @@ int pg_sigprocmask(int how, const uint64_t *set, uint64_t *old);
 /* Thread-directed signal to a G: queued, delivered when it runs in user code with the signal unblocked; a parked G wakes with -EINTR.
  * 0 or -errno (EAGAIN: queue full). */
 int pg_gkill(struct pg_g *g, int sig, const siginfo_t *info);
+/*
+ * A timer of the kernel whose expirations are the signal sig for g; its number in *id.  0 or -errno; -ENOTSUP: g is an OS thread
+ * with a number of its own.  delete: after the kernel's.  overrun: -ENOENT when it is not one of these.
+ */
+int pg_sigtimer_create(int clock, struct pg_g *g, int sig, union sigval value, int *id);
+void pg_sigtimer_delete(int id);
+int pg_sigtimer_overrun(int id);
 /* Makes a G notice g->pending soon: wakes it if parked, signals its M if it runs.  Used by cancellation. */
 void pg_interrupt(struct pg_g *g);
 /* Waits until a signal handler has run with the mask `set`; always returns -EINTR.  Blocks: the G. sigsuspend, pause. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files about signals share: signal.c (delivery), sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
+/* What the files about signals share: signal.c (delivery), sigqueue.c (pending signals), sigtimer.c, sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
 #ifndef PG_SIGSTATE_H
 #define PG_SIGSTATE_H
 
@@ -24,14 +24,18 @@ extern struct pg_ksigaction pg_sigacts[PG_NSIG + 1]; /* the program's; written b
 
 struct pg_sigq {
 	struct pg_sigq *next;
+	_Atomic uint32_t nextfree; /* index + 1 of the next free node */
 	uint32_t idx;
+	struct pg_g *to;           /* process queue: who has been told; inbox: whom it came to */
+	uint64_t timer;            /* key of a record in sigtimer.c, if timed */
+	bool timed;
 	siginfo_t info;
 };
-/* Nodes from a fixed pool, lock-free; NULL when it is empty. Any context. */
-struct pg_sigq *pg_sigq_get(void);
+/* A node of the pool, lock-free; NULL: none.  limited: RLIMIT_SIGPENDING counts.  Any context. */
+struct pg_sigq *pg_sigq_get(bool limited);
 void pg_sigq_put(struct pg_sigq *q);
 
-extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process that no G takes now */
+extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process that no G has taken yet */
 extern _Atomic uint64_t pg_sig_accepted;              /* what some live G has unblocked */
 extern _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
 extern int pg_sysmon_tid;
@@ -84,15 +88,39 @@ static inline void pg_rt_lower(struct pg_g *g)
 	atomic_store_explicit(&g->rt, atomic_load_explicit(&g->rt, memory_order_relaxed) - 1, memory_order_relaxed);
 }
 
+static inline bool pg_sig_default_ignored(int sig)
+{
+	return sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH;
+}
+
 /* g's mask in the books; in the kernel too if asked to. rt > 0, g is the caller. */
 void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel);
-/* Takes one pending signal of set off g or off the process; 0: none.  rt > 0. */
+/* Takes one pending signal of set off g or off the process; 0: none.  By g, rt > 0. */
 int pg_sig_take(struct pg_g *g, uint64_t set, siginfo_t *info);
+/* A signal for the process becomes pending; a G that takes it is told.  here: the G it came to, if that has it unblocked.  rt > 0, with
+ * the P settled. */
+void pg_sig_route(int sig, const siginfo_t *info, struct pg_g *here);
+/* The same, left for the next context that may do it: g, which was interrupted, is in the runtime.  Any context. */
+void pg_sig_inbox(struct pg_g *g, int sig, const siginfo_t *info, struct pg_g *here);
+/* g does not take these any more: whatever of them is pending for the process is told to others.  rt > 0. */
+void pg_sig_retarget(struct pg_g *g, uint64_t bits);
+uint64_t pg_sig_thread(struct pg_g *g);  /* pending for g alone; by g, rt > 0 */
+void pg_sig_drop(struct pg_g *g);        /* nothing is, any more; by g, rt > 0 */
+void pg_sig_discard(struct pg_g *g, int sig); /* the signal is ignored from now on; by g, rt > 0 */
 /* Runs the handlers of what is pending and unblocked; uc: the frame that was interrupted, or NULL. rt == 0. */
 void pg_sig_deliver(struct pg_g *g, ucontext_t *uc);
 /* The kernel's handler for all signals that the program handles. */
 void pg_sigtramp(int sig, siginfo_t *info, void *ctx);
+/* pg_gkill for a timer's record; 1: one of that number was pending already. */
+int pg_gkill_timer(struct pg_g *g, int sig, const siginfo_t *info, uint64_t timer);
+/* Its node is taken: fills in the overrun count. */
+void pg_sigtimer_taken(uint64_t timer, siginfo_t *info);
+/* On sysmon, from the kick: the kernel's timer has expired. */
+void pg_sigtimer_fired(const siginfo_t *info);
+/* From the inbox: to its thread.  rt > 0. */
+void pg_sigtimer_deliver(uint64_t timer);
+bool pg_sig_inbox_timer(struct pg_g *g, uint64_t timer); /* like pg_sig_inbox; false: no node */
 void pg_kick_do_cmd(struct pg_g *g);
-void pg_sigmask_forked(void), pg_sigcalls_forked(void), pg_kick_forked(void);
+void pg_sigqueue_forked(void), pg_sigtimers_forked(void), pg_sigmask_forked(void), pg_sigcalls_forked(void), pg_kick_forked(void);
 
 #endif

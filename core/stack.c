@@ -264,6 +264,8 @@ static void reset(struct pg_g *g)
 	g->name[0] = 0;
 	g->sig_ran = g->sig_norestart = g->libc_handlers = 0;
 	atomic_store_explicit(&g->sigpend, 0, memory_order_relaxed);
+	atomic_store_explicit(&g->sigclaim, 0, memory_order_relaxed);
+	atomic_store_explicit(&g->sigbare, 0, memory_order_relaxed);
 	g->sigclass = -1;
 	g->altstack.ss_sp = NULL;
 	g->altstack.ss_flags = 2; /* SS_DISABLE */

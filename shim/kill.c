@@ -277,22 +277,45 @@ PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
 
 /* ---- timers that signal one thread ---- */
 
-/* A timer's signal for one thread is the kernel's to deliver, so that thread must have an OS thread: the caller is wired.
- * Differs: naming another green thread is EINVAL. */
+/* glibc marks the timers of its helper thread by the sign; the others are the kernel's numbers. */
+static bool plain(timer_t id) { return (intptr_t)id >= 0; }
+
+/* The kernel signals OS threads, so core's timer queues the signal.  A clock of a thread's CPU time is its OS thread's: wires. */
 PG_EXPORT int timer_create(clockid_t clock, struct sigevent *ev, timer_t *id)
 {
 	struct pg_g *self = pg_self_, *g;
-	struct sigevent copy;
+	int r, number;
 
 	if (ev == NULL || ev->sigev_notify != SIGEV_THREAD_ID || self == NULL || pg_sig_direct() || !started())
 		return PG_REAL(timer_create)(clock, ev, id);
 	g = pg_tid2g(ev->_sigev_un._tid);
 	if (g == NULL)
 		return PG_REAL(timer_create)(clock, ev, id);
-	if (g != self)
+	if (ev->sigev_signo < 1 || ev->sigev_signo >= NSIG)
 		return (int)pg_ret(-EINVAL);
-	pg_shim_wire(self);
-	copy = *ev;
-	copy._sigev_un._tid = (pid_t)pg_sys0(SYS_gettid);
-	return PG_REAL(timer_create)(clock, &copy, id);
+	if (clock == CLOCK_THREAD_CPUTIME_ID)
+		pg_shim_wire(self);
+	r = pg_sigtimer_create(clock, g, ev->sigev_signo, ev->sigev_value, &number);
+	if (r == -ENOTSUP)
+		return PG_REAL(timer_create)(clock, ev, id);
+	if (r == 0)
+		*id = (timer_t)(intptr_t)number;
+	return (int)pg_ret(r);
+}
+
+PG_EXPORT int timer_delete(timer_t id)
+{
+	/* The record first: the number may be another timer's as soon as the kernel has given it up. */
+	if (plain(id) && started() && !pg_in_vfork())
+		pg_sigtimer_delete((int)(intptr_t)id);
+	return PG_REAL(timer_delete)(id);
+}
+
+PG_EXPORT int timer_getoverrun(timer_t id)
+{
+	int r = -ENOENT;
+
+	if (plain(id) && started() && !pg_in_vfork())
+		r = pg_sigtimer_overrun((int)(intptr_t)id);
+	return r >= 0 ? r : PG_REAL(timer_getoverrun)(id);
 }
