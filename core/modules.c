@@ -98,7 +98,16 @@ void pg_tls_startup(void)
 		dl_iterate_phdr(count_objects, &startup_objects);
 }
 
-struct walk { int seen; bool late; unsigned long long n[2]; };
+struct walk { int seen; bool late, exec; unsigned long long n[2]; };
+
+/* Does it ask for executable stacks?  One that says nothing does, on this architecture; the vDSO is not asked. */
+static bool wants_exec(struct dl_phdr_info *i)
+{
+	for (int k = 0; k < i->dlpi_phnum; k++)
+		if (i->dlpi_phdr[k].p_type == PT_GNU_STACK)
+			return i->dlpi_phdr[k].p_flags & PF_X;
+	return strncmp(i->dlpi_name, "linux-vdso", 10) != 0;
+}
 
 static int scan_startup(struct dl_phdr_info *i, size_t size, void *arg)
 {
@@ -126,6 +135,7 @@ static int find_late(struct dl_phdr_info *i, size_t size, void *arg)
 	w->n[1] = i->dlpi_subs;
 	if (w->seen++ >= startup_objects && tls_of(i))
 		w->late = true;
+	w->exec |= wants_exec(i);
 	return 0;
 }
 
@@ -151,6 +161,8 @@ void pg_tls_look(void)
 		struct walk w = {0};
 		was = atomic_load(&late);
 		dl_iterate_phdr(find_late, &w);
+		if (w.exec)
+			pg_stacks_exec();
 		is = (was | 1) + 1 + w.late;
 		memcpy(n, w.n, sizeof n);
 	} while (!atomic_compare_exchange_strong(&late, &was, is)); /* somebody else looked, perhaps earlier than we */

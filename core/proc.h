@@ -103,6 +103,7 @@ void pg_sysmon_poke(void);                      /* at once, whatever it does */
 bool pg_retake(struct pg_m *m, struct pg_p *p);
 
 /* thread memory: tls.c, stack.c, modules.c */
+void pg_stacks_exec(void);                         /* an object wants executable stacks: all, from now on; stack.c */
 bool pg_thread_db(const char *name, size_t *off);  /* the offset that one of libc's descriptors for libthread_db tells */
 void pg_modules_init(char *rtld, const void *in_ldso, size_t size); /* on the first thread, whose static TLS is complete */
 void pg_modules_reset(struct pg_g *g);             /* the caller's thread-local variables have their images */

@@ -113,6 +113,18 @@ static struct pg_slab *find_class(size_t total, size_t guard)
 	return c;
 }
 
+/* The mappings that slots lie in, newest first; class_lock protects the list, and map_prot on its way to PROT_EXEC. */
+struct mapping {
+	struct mapping *next;
+	struct pg_slab *c;
+	char *at;
+	size_t n;
+};
+enum { NMAPPINGS = 4096 / sizeof(struct mapping) };
+static struct mapping *mappings, *spare; /* spare: the rest of a page of them */
+static int nspare;
+static int map_prot = PROT_READ | PROT_WRITE;
+
 static bool install_guard(char *lo, size_t n)
 {
 	if (n == 0)
@@ -123,6 +135,45 @@ static bool install_guard(char *lo, size_t n)
 		atomic_store(&no_guard_install, true);
 	}
 	return pg_sys(SYS_mprotect, lo, n, PROT_NONE) == 0;
+}
+
+/* Notes a mapping and gives it its protection.  False: no memory. */
+static bool note_mapping(struct pg_slab *c, char *at, size_t n)
+{
+	struct mapping *m = NULL;
+
+	pg_lock(&class_lock);
+	if (nspare == 0 && (spare = pg_mmap_alloc(4096)) != NULL)
+		nspare = NMAPPINGS;
+	if (nspare > 0) {
+		m = spare++;
+		nspare--;
+		*m = (struct mapping){ mappings, c, at, n };
+		mappings = m;
+		if (map_prot & PROT_EXEC)
+			pg_sys(SYS_mprotect, at, n, map_prot);
+	}
+	pg_unlock(&class_lock);
+	return m != NULL;
+}
+
+void pg_stacks_exec(void)
+{
+	struct pg_g *g = pg_self();
+
+	if (map_prot & PROT_EXEC)
+		return;
+	pg_rt_enter(g);
+	pg_lock(&class_lock);
+	map_prot |= PROT_EXEC;
+	for (struct mapping *m = mappings; m; m = m->next) {
+		pg_sys(SYS_mprotect, m->at, m->n, map_prot);
+		/* Guards that are no more than a protection have gone; the others are untouched. */
+		for (char *s = m->at; atomic_load(&no_guard_install) && m->c->guard && s < m->at + m->n; s += m->c->total)
+			pg_sys(SYS_mprotect, s, m->c->guard, PROT_NONE);
+	}
+	pg_unlock(&class_lock);
+	pg_rt_exit(g);
 }
 
 /* A slot never used before; NULL: no memory. Class lock held. */
@@ -141,6 +192,10 @@ static char *new_slot(struct pg_slab *c)
 				break;
 			if (n == 1)
 				return NULL;
+		}
+		if (!note_mapping(c, (char *)r, n * c->total)) {
+			pg_sys(SYS_munmap, r, n * c->total);
+			return NULL;
 		}
 		pg_sys(SYS_madvise, r, n * c->total, MADV_NOHUGEPAGE);
 		c->next = (char *)r;
