@@ -84,16 +84,19 @@ static void turn_on(void)
 	pg_unlock(&lock);
 }
 
-void pg_cputime_switch(struct pg_m *m, struct pg_g *from)
+/* cur changes in the same breath: what the M uses from now on is not from's. */
+void pg_cputime_switch(struct pg_m *m, struct pg_g *from, struct pg_g *to)
 {
-	int64_t now = os_clock(0), mark = atomic_load_explicit(&m->cpumark, memory_order_relaxed);
+	int64_t now, mark = atomic_load_explicit(&m->cpumark, memory_order_relaxed);
 	uint32_t seq = atomic_load_explicit(&m->cpuseq, memory_order_relaxed);
 
-	atomic_store_explicit(&m->cpuseq, seq + 1, memory_order_relaxed);
-	atomic_thread_fence(memory_order_release);
+	/* First: whoever reads the clock of this M after us must not get away with it. */
+	atomic_store(&m->cpuseq, seq + 1);
+	now = os_clock(0);
 	atomic_store_explicit(&m->cpumark, now, memory_order_relaxed);
 	atomic_store_explicit(&from->cputime,
 			      atomic_load_explicit(&from->cputime, memory_order_relaxed) + now - mark, memory_order_relaxed);
+	*(struct pg_g *volatile *)&m->cur = to;
 	atomic_store_explicit(&m->cpuseq, seq + 2, memory_order_release);
 }
 
@@ -133,6 +136,10 @@ static int64_t green(struct pg_g *g)
 		if (m == NULL)
 			return atomic_load(&g->cputime); /* has not run yet */
 		seq = atomic_load(&m->cpuseq);
+		if (seq & 1) {
+			pg_sys(SYS_sched_yield); /* it may have lost its processor just now */
+			continue;
+		}
 		used = atomic_load(&g->cputime);
 		if (*(struct pg_g *volatile *)&m->cur == g) {
 			mark = atomic_load(&m->cpumark);
@@ -140,7 +147,7 @@ static int64_t green(struct pg_g *g)
 			if (now < mark)
 				now = mark;
 		}
-		if (!(seq & 1) && atomic_load(&m->cpuseq) == seq)
+		if (atomic_load(&m->cpuseq) == seq)
 			return used + now - mark;
 	}
 }

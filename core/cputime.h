@@ -13,7 +13,7 @@ void pg_cputime_split(struct pg_g *g, int64_t total, int64_t user, int64_t syste
 
 /* For the scheduler: */
 extern _Atomic bool pg_cputime_on;
-void pg_cputime_switch(struct pg_m *m, struct pg_g *from); /* m leaves from; only while on */
+void pg_cputime_switch(struct pg_m *m, struct pg_g *from, struct pg_g *to); /* only while on */
 void pg_cputime_wired(struct pg_g *g, struct pg_m *m);
 void pg_cputime_start(struct pg_g *g); /* the runtime starts with it */
 void pg_cputime_tick(int64_t now);     /* sysmon, rt > 0 */

@@ -104,7 +104,7 @@ static inline void switchto(struct pg_m *m, struct pg_g *from, struct pg_g *to)
 {
 	/* pairs with the store that turns it on: cpumark is right then */
 	if (pg_unlikely(atomic_load_explicit(&pg_cputime_on, memory_order_acquire)))
-		pg_cputime_switch(m, from);
+		pg_cputime_switch(m, from, to);
 	m->cur = to;
 	atomic_store_explicit(&m->switches, atomic_load_explicit(&m->switches, memory_order_relaxed) + 1, memory_order_release);
 	to->m = m;

@@ -3,7 +3,7 @@
  * Wiring from outside: by name (PGREEN_WIRE), and for what another thread asks of one.
  *
  * PG_PEND_WIRE in g->pending says that g shall be wired; it does that itself, where it next leaves the runtime (a parked one
- * when it goes on, a running one when it is preempted at the latest), never inside an announced call.  What is known of it by
+ * when it goes on, a running one is preempted for it), never inside an announced call.  What is known of it by
  * then goes to its OS thread: the name, a narrow CPU set, a real-time policy.
  *
  * The sets lie in records that stay with their G for good.  lock protects all of them, and the store of free room.
@@ -114,8 +114,15 @@ bool pg_cpus_get(struct pg_g *g, unsigned long *cpus)
 
 void pg_wire_later(struct pg_g *g)
 {
-	if (g->mode == PG_GREEN)
-		atomic_fetch_or(&g->pending, PG_PEND_WIRE);
+	struct pg_m *m;
+
+	if (g->mode != PG_GREEN)
+		return;
+	/* If it is running: preempted, it comes by.  In libc the preemption is dropped, and it is its next call. */
+	atomic_fetch_or(&g->pending, PG_PEND_WIRE | PG_PEND_PREEMPT);
+	m = *(struct pg_m *volatile *)&g->m;
+	if (g != pg_self_ && m && m != &pg_nullm && *(struct pg_g *volatile *)&m->cur == g)
+		pg_kick(m);
 }
 
 /* Whoever records something for g later looks whether it is wired (g->ostid, set before) and tells the OS thread itself. */

@@ -23,6 +23,7 @@ static const char usage[] =
 	"Runs an unmodified pthread program on green threads.\n"
 	"\n"
 	"  --maxprocs N     use N processors (PGREEN_MAXPROCS)\n"
+	"  --wire PATTERN   threads with such a name get an OS thread each (PGREEN_WIRE)\n"
 	"  --stats          print counters on stderr at exit (PGREEN_STATS)\n"
 	"  --schedtrace MS  print a line of scheduler state on stderr every MS milliseconds "
 	"(PGREEN_SCHEDTRACE)\n"
@@ -55,6 +56,7 @@ static const char *kind_text(const char *kind)
 		{"own", "parks the thread alone, or answers for it"},
 		{"ann", "announced: others run on if it blocks"},
 		{"load", "announced: others run on if it blocks"},
+		{"annp", "announced: others run on if it blocks"},
 		{"annr", "announced: others run on if it blocks"},
 		{"annv", "announced: others run on if it blocks"},
 		{"cann", "announced: others run on if it blocks; cancellation point"},
@@ -274,6 +276,8 @@ int main(int argc, char **argv)
 			set_variable("PGREEN_STATS", "1");
 		} else if ((value = option_value(argv, &i, "--maxprocs"))) {
 			set_variable("PGREEN_MAXPROCS", number("--maxprocs", value));
+		} else if ((value = option_value(argv, &i, "--wire"))) {
+			set_variable("PGREEN_WIRE", value);
 		} else if ((value = option_value(argv, &i, "--schedtrace"))) {
 			set_variable("PGREEN_SCHEDTRACE", number("--schedtrace", value));
 		} else if ((value = option_value(argv, &i, "--check"))) {

@@ -5,12 +5,14 @@
  * kind: [c][ann|long][r|v].  c: a cancellation point; long: the P is handed off at once; r: made again
  * after an EINTR that no handler of the program without SA_RESTART accounts for; v: returns nothing.
  * load: libc may open modules in it.
+ * annp: `path` may be the entry of a green thread in /proc; if there is no such file, the call is made again with what stands in for it.
  * exec: no kick may be pending when the process becomes another program.
  */
 #include "shim/io.h"
 
 #include "core/signal.h"
 #include "core/thread.h"
+#include "shim/proctask.h"
 
 #define ENTER(cancels, enter)											\
 	struct pg_g *pg_g_ = pg_self_;										\
@@ -59,6 +61,22 @@
 		ret pg_r_ = PG_REAL(name) args;									\
 		LEAVE(0)											\
 		pg_tls_look();											\
+		return pg_r_;											\
+	}
+
+#define FAILED(r) ((intptr_t)(r) == _Generic((r), DIR *: 0, default: -1))
+
+#define GEN_annp(ret, name, params, args)									\
+	PG_EXPORT ret name params										\
+	{													\
+		char pg_buf_[PG_PROC_PATH];									\
+		ENTER(0, pg_entersyscall)									\
+		ret pg_r_ = PG_REAL(name) args;									\
+		LEAVE(0)											\
+		if (pg_unlikely(FAILED(pg_r_)) && pg_in_proc(path, true) && pg_proc_path(path, pg_buf_) != NULL) {	\
+			path = pg_buf_;										\
+			pg_r_ = PG_REAL(name) args;								\
+		}												\
 		return pg_r_;											\
 	}
 

@@ -12,6 +12,7 @@
  */
 #include "shim/io.h"
 #include "shim/process.h"
+#include "shim/proctask.h"
 
 /* Must the poller hear what this thread does to descriptors?  Not before the start, not in a vfork's child. */
 static bool telling(void)
@@ -44,7 +45,8 @@ static mode_t open_mode(int flags, va_list ap)
 	va_start(ap, flags);											\
 	mode = open_mode(flags, ap);										\
 	va_end(ap);												\
-	return PG_CANN(pg_self_, true, call)
+	int fd = PG_CANN(pg_self_, true, call);									\
+	return pg_likely(!pg_in_proc(path, fd < 0)) ? fd : pg_proc_open(path, flags, fd)
 
 /* Blocks: the disk; a FIFO until its other end is opened.  Cancel: yes. */
 PG_EXPORT int open(const char *path, int flags, ...)

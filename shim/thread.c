@@ -423,6 +423,7 @@ PG_EXPORT int pthread_setname_np(pthread_t t, const char *name)
 PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
 {
 	struct pg_g *g = ours(t);
+	int os;
 
 	if (g == NULL || !atomic_load(&pg_started))
 		return PG_REAL(pthread_getname_np)(t, buf, n);
@@ -430,9 +431,10 @@ PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
 		return ERANGE;
 	if (pg_thread_ended(g))
 		return ENOENT;
-	/* The first thread's may have been changed through /proc/self/comm. */
-	if (g == &pg_main_g)
-		return proc_comm((pid_t)g->tid, O_RDONLY, buf, PG_NAME_MAX);
+	/* These may have been changed through /proc. */
+	os = g == &pg_main_g ? (int)g->tid : atomic_load(&g->ostid);
+	if (os)
+		return proc_comm(os, O_RDONLY, buf, PG_NAME_MAX);
 	memcpy(buf, g->name, PG_NAME_MAX);
 	return 0;
 }

@@ -43,8 +43,9 @@ class Variant:
         return not (self.preload or self.launcher)
 
 
-def variants(build, procs, extra):
-    """Native first; then the launcher at each number of Ps; with extra also a fast tick and the other lock variant."""
+def variants(build, procs, extra, wired=False):
+    """Native first; then the launcher at each number of Ps; with extra also a fast tick and the other lock variant; wired: each
+    thread on an OS thread of its own."""
     launcher = os.path.join(build, "pgreen")
     out = [Variant("native")]
     for p in procs:
@@ -52,6 +53,8 @@ def variants(build, procs, extra):
     if extra and procs:
         out.append(Variant("preempt", {"PGREEN_MAXPROCS": "2", "PGREEN_PREEMPT": "100"}, launcher=launcher))
         out.append(Variant("sema", {"PGREEN_MAXPROCS": "2"}, preload=os.path.join(build, "sema", "libpgreen.so")))
+    if wired and procs:
+        out.append(Variant("wired", {"PGREEN_MAXPROCS": "2", "PGREEN_WIRE": "*"}, launcher=launcher))
     return out
 
 
@@ -388,10 +391,11 @@ class Case:
 
     run(r) -> answer                      expected: the answer, where a native run can't give it
     alone: no other test beside it        extra: also with a fast tick and with the sema locks
-    no_native: why there is no native run
+    no_native: why there is no native run wired: also with every thread wired
     """
 
-    def __init__(self, name, run, timeout=60, alone=False, extra=False, expected=None, no_native=None):
+    def __init__(self, name, run, timeout=60, alone=False, extra=False, expected=None, no_native=None,
+                 wired=False):
         self.name = name
         self.run = run
         self.timeout = timeout
@@ -399,6 +403,7 @@ class Case:
         self.extra = extra
         self.expected = expected
         self.no_native = no_native
+        self.wired = wired
         self.lock = threading.Lock()
         self.native = None
 

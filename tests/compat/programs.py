@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""C and C++ programs, build/tests/t_*: stdout and exit status as natively; also with a fast tick and sema locks."""
+"""C and C++ programs, build/tests/t_*: stdout and exit status as natively; also with a fast tick and sema locks, and wired."""
 
 import glob
 import os
@@ -10,9 +10,11 @@ from harness import Case, Fail, say_status
 SPECIAL = {
     # natively it ends at max_map_count, near 32,000 threads
     "t_park100k": {"expected": "exit status 0\n100000 parked\n100000 joined\nok\n", "alone": True, "timeout": 90,
-                   "no_native": "more threads than the system gives"},
+                   "no_native": "more threads than the system gives", "wired": False},
     # measures gaps: nobody beside it
-    "t_rawblock": {"alone": True},
+    "t_rawblock": {"alone": True, "wired": False},
+    # a signal for a process of wired threads may reach another than the one natively chosen: LIMITS
+    "t_signal": {"wired": False},
 }
 
 
@@ -28,5 +30,5 @@ def cases(options):
                 raise Fail(say_status(rc) + r.last_words(r.procs[0]))
             return f"{say_status(rc)}\n{text}"
         name = os.path.basename(path)
-        out.append(Case(name, run, **{"timeout": 40, "extra": True, **SPECIAL.get(name, {})}))
+        out.append(Case(name, run, **{"timeout": 40, "extra": True, "wired": True, **SPECIAL.get(name, {})}))
     return out

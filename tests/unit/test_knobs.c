@@ -72,6 +72,37 @@ static void first_entry_counts(void)
 	assert_string_equal(text, "");
 }
 
+static bool text_kept(void) { return strcmp(pg_knobs.wire, "io-*,main") == 0 && pg_knobs.maxprocs == 0; }
+static bool text_empty(void) { return pg_knobs.wire[0] == '\0'; }
+
+static void texts(void)
+{
+	static char longest[13 + PG_KNOB_TEXT] = "PGREEN_WIRE=";
+
+	given((struct want){{"PGREEN_WIRE=io-*,main", "PGREEN_WIRE=other", NULL}, text_kept});
+	assert_string_equal(text, "");
+	given((struct want){{"PGREEN_WIRE=", NULL}, text_empty});
+	assert_string_equal(text, "");
+	memset(longest + 12, 'x', PG_KNOB_TEXT);
+	given((struct want){{longest, NULL}, text_empty});
+	assert_int_equal(lines(), 1);
+	/* The text is ours: programs write over their environment. */
+	char mine[] = "PGREEN_WIRE=a*b?c,,*z";
+	pg_knobs_init((char *[]){mine, NULL});
+	memset(mine, '#', sizeof mine - 1);
+	assert_string_equal(pg_knobs.wire, "a*b?c,,*z");
+	static const struct { const char *name; bool wired; } names[] = {
+		{"abxc", true}, {"axxbbxc", true}, {"abc", false}, {"abxcd", false}, {"z", true}, {"xyz", true}, {"", true},
+		{"b", false}, {"abxc,", false}, {"a", false}, {"abxbyc", true},
+	};
+	for (unsigned i = 0; i < sizeof names / sizeof names[0]; i++)
+		assert_int_equal(pg_wire_named(names[i].name), names[i].wired);
+	pg_knobs_init((char *[]){"PGREEN_WIRE=*", NULL});
+	assert_true(pg_wire_named("") && pg_wire_named("any"));
+	pg_knobs.wire[0] = '\0';
+	assert_false(pg_wire_named(""));
+}
+
 static void wrong_values(void)
 {
 	static char *const bad[] = {
@@ -93,6 +124,7 @@ static void wrong_values(void)
 static const struct unit_test tests[] = {
 	UNIT_NATIVE(good_values),
 	UNIT_NATIVE(first_entry_counts),
+	UNIT_NATIVE(texts),
 	UNIT_NATIVE(wrong_values),
 };
 UNIT_MAIN(tests)
