@@ -43,6 +43,7 @@ static void one_inside(struct pg_g *g, void *arg)
 {
 	uint32_t st = atomic_load(&g->state);
 
+	/* A ghost stays in whatever its thread was in when the parent forked. */
 	if (g->mode == PG_NATIVE && g != pg_self_ && st != PG_G_dead && st != PG_G_ghost && inside(g))
 		*(bool *)arg = true;
 }
