@@ -388,7 +388,6 @@ static bool known_raw(struct pg_g *g, long n, const long *a, long *r)
 	int saved = errno;
 
 	switch (n) {
-	case SYS_futex: *r = pg_futex(g, a[0], a[1], a[2], a[3], a[4], a[5]); return true;
 	case SYS_set_tid_address:
 		/* The word is the kernel's to clear when the OS thread ends, which is not when this thread does. */
 		*r = g->tid;
@@ -448,6 +447,8 @@ PG_EXPORT long syscall(long n, ...)
 	if (pg_passthrough() || pg_unlikely(pg_in_vfork()) || (pg_unlikely(g == NULL) && n != SYS_futex))
 		return pg_ret(pg_sys6(n, a[0], a[1], a[2], a[3], a[4], a[5]));
 	g = pg_self();
+	if (n == SYS_futex)
+		return pg_ret(pg_futex(g, a));
 	if (n == SYS_exit && g->mode == PG_GREEN)
 		pg_thread_end(g);
 	if (known(g, n, a, &r))
