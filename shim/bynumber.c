@@ -21,7 +21,10 @@
 #include "shim/io.h"
 #include "shim/process.h"
 
+/* As linux/io_uring.h has them, which older systems lack. */
 #define IORING_ENTER_GETEVENTS 1u
+#define IORING_SETUP_SINGLE_ISSUER (1u << 12)
+#define IORING_SETUP_DEFER_TASKRUN (1u << 13)
 
 /* ---- announced ---- */
 
@@ -71,9 +74,11 @@ static long announced(struct pg_g *g, long n, const long *given)
 
 /* ---- what the kernel keeps per thread ---- */
 
-static bool per_thread(long n)
+static bool per_thread(long n, const long *a)
 {
 	switch (n) {
+	case SYS_io_uring_setup: /* flags: only the thread that made the ring may use it */
+		return a[1] != 0 && ((const uint32_t *)a[1])[2] & (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 	case SYS_setuid: case SYS_setgid: case SYS_setreuid: case SYS_setregid: case SYS_setresuid: case SYS_setresgid:
 	case SYS_setgroups: case SYS_setfsuid: case SYS_setfsgid: case SYS_capset: case SYS_unshare: case SYS_setns:
 	case SYS_seccomp: case SYS_landlock_restrict_self: case SYS_personality: case SYS_ptrace: case SYS_pkey_alloc:
@@ -456,7 +461,7 @@ PG_EXPORT long syscall(long n, ...)
 	if ((n == SYS_sched_getaffinity || n == SYS_sched_getattr || n == SYS_get_robust_list) && g->mode == PG_GREEN &&
 	    (uint32_t)a[0] == g->tid)
 		a[0] = 0;
-	if (per_thread(n))
+	if (per_thread(n, a))
 		pg_wire_for_object(g);
 	if (may_block(n))
 		return pg_ret(announced(g, n, a));
