@@ -168,11 +168,12 @@ $(UNIT_MOD): $(B)/unit-module-%.so: tests/unit/module.c $(B)/compile.stamp | $(S
 	$(call say,CC,$@)
 	$(Q)$(CC) -O2 -g -fPIC -shared -ftls-model=$* -o $@ $<
 
+$(B)/tests/t_openmp: PROG_FLAGS = -fopenmp
 define prog_rule
 $(B)/tests/%: $(1)/%.c $(B)/compile.stamp | $(SETUPS)
 	$$(call say,CC,$$<)
 	$$(Q)mkdir -p $$(@D)
-	$$(Q)$$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -pthread -MMD -MP -MF $$@.d -o $$@ $$< $$(PROG_LDFLAGS) -lm
+	$$(Q)$$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -pthread $$(PROG_FLAGS) -MMD -MP -MF $$@.d -o $$@ $$< $$(PROG_LDFLAGS) -lm
 $(B)/tests/%: $(1)/%.cpp $(B)/compile.stamp | $(SETUPS)
 	$$(call say,CXX,$$<)
 	$$(Q)mkdir -p $$(@D)

@@ -21,7 +21,18 @@
 #include "shim/io.h"
 #include "shim/process.h"
 
+/* As linux/io_uring.h has them, which older systems lack. */
 #define IORING_ENTER_GETEVENTS 1u
+#define IORING_SETUP_SINGLE_ISSUER (1u << 12)
+#define IORING_SETUP_DEFER_TASKRUN (1u << 13)
+
+/* Memory that the kernel is going to read; false: it would say EFAULT. */
+static bool peek(void *to, long from, size_t n)
+{
+	struct iovec local = { to, n }, remote = { (void *)from, n };
+
+	return pg_sys6(SYS_process_vm_readv, pg_sys0(SYS_getpid), (long)&local, 1, (long)&remote, 1, 0) == (long)n;
+}
 
 /* ---- announced ---- */
 
@@ -71,9 +82,13 @@ static long announced(struct pg_g *g, long n, const long *given)
 
 /* ---- what the kernel keeps per thread ---- */
 
-static bool per_thread(long n)
+static bool per_thread(long n, const long *a)
 {
+	uint32_t params[3];
+
 	switch (n) {
+	case SYS_io_uring_setup: /* flags: only the thread that made the ring may use it */
+		return peek(params, a[1], sizeof params) && params[2] & (IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN);
 	case SYS_setuid: case SYS_setgid: case SYS_setreuid: case SYS_setregid: case SYS_setresuid: case SYS_setresgid:
 	case SYS_setgroups: case SYS_setfsuid: case SYS_setfsgid: case SYS_capset: case SYS_unshare: case SYS_setns:
 	case SYS_seccomp: case SYS_landlock_restrict_self: case SYS_personality: case SYS_ptrace: case SYS_pkey_alloc:
@@ -246,14 +261,14 @@ static pid_t do_clone(void)
 /* A process with memory of its own, that goes on in the caller's: as fork, the runtime must get ready for it. */
 static bool is_process(long n, const long *a)
 {
-	const struct {
+	struct {
 		uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack;
-	} *c3 = (const void *)a[0];
+	} c3;
 
 	if (n == SYS_clone)
 		return (a[0] & (CLONE_VM | CLONE_THREAD)) == 0 && a[1] == 0;
-	return n == SYS_clone3 && c3 != NULL && (size_t)a[1] >= sizeof *c3 && (c3->flags & (CLONE_VM | CLONE_THREAD)) == 0 &&
-	       c3->stack == 0;
+	return n == SYS_clone3 && (size_t)a[1] >= sizeof c3 && peek(&c3, a[0], sizeof c3) &&
+	       (c3.flags & (CLONE_VM | CLONE_THREAD)) == 0 && c3.stack == 0;
 }
 
 static pid_t clone_process(long n, const long *a)
@@ -423,7 +438,6 @@ static bool known_raw(struct pg_g *g, long n, const long *a, long *r)
 	int saved = errno;
 
 	switch (n) {
-	case SYS_futex: *r = pg_futex(g, a[0], a[1], a[2], a[3], a[4], a[5]); return true;
 	case SYS_set_tid_address:
 		/* The word is the kernel's to clear when the OS thread ends, which is not when this thread does. */
 		*r = g->tid;
@@ -485,11 +499,13 @@ PG_EXPORT long syscall(long n, ...)
 	if (pg_passthrough() || pg_unlikely(pg_in_vfork()) || (pg_unlikely(g == NULL) && n != SYS_futex))
 		return pg_ret(pg_sys6(n, a[0], a[1], a[2], a[3], a[4], a[5]));
 	g = pg_self();
+	if (n == SYS_futex)
+		return pg_ret(pg_futex(g, a));
 	if (n == SYS_exit && g->mode == PG_GREEN)
 		pg_thread_end(g);
 	if (known(g, n, a, &r))
 		return pg_ret(r);
-	if (per_thread(n))
+	if (per_thread(n, a))
 		pg_wire_for_object(g);
 	translate_tid(n, a);
 	if (may_block(n))

@@ -57,7 +57,7 @@ static int futex_wake(const _Atomic uint32_t *addr, int n, uint32_t bits)
 {
 	int woken = pg_sema_wake(addr, n, bits);
 
-	if (pg_unlikely(atomic_load(&waitv_used)) && woken >= 0 && woken < n) {
+	if (woken < n && woken >= 0 && pg_unlikely(atomic_load(&waitv_used))) {
 		long r = pg_sys(SYS_futex, addr, FUTEX_WAKE_BITSET_PRIVATE, n - woken, NULL, NULL, bits);
 		woken += r > 0 ? (int)r : 0;
 	}
@@ -101,8 +101,9 @@ static long in_kernel(struct pg_g *g, long a, long op, long val, long d, long e,
 }
 
 /* Blocks: the G. */
-long pg_futex(struct pg_g *g, long a, long op, long val, long d, long e, long val3)
+long pg_futex(struct pg_g *g, const long *args)
 {
+	long a = args[0], op = args[1], val = args[2], d = args[3], e = args[4], val3 = args[5];
 	const _Atomic uint32_t *addr = (const _Atomic uint32_t *)a;
 	const struct timespec *ts = (const struct timespec *)d;
 	clockid_t clock = op & FUTEX_CLOCK_REALTIME ? CLOCK_REALTIME : CLOCK_MONOTONIC;

@@ -9,7 +9,7 @@
 enum { PG_SYS_futex_wake = 454, PG_SYS_futex_wait = 455, PG_SYS_futex_requeue = 456 };
 
 /* Blocks: the G; on shared words the OS thread. */
-long pg_futex(struct pg_g *g, long a, long op, long val, long d, long e, long val3);
+long pg_futex(struct pg_g *g, const long *args);
 /* The newer calls: false when it is none of them, or one for the kernel.  Blocks: the G; futex_waitv the OS thread. */
 bool pg_futex2(struct pg_g *g, long n, const long *a, long *r);
 

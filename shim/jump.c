@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * longjmp in its four names, and abort: the two calls by which libc changes a mask or an action behind core's back.
+ * longjmp in its four names, setcontext, swapcontext and abort: the calls by which libc changes a mask or an action behind core's
+ * back.
  */
 #include "arch.h"
 #include "core/signal.h"
@@ -62,3 +63,39 @@ JUMP(longjmp)
 JUMP(_longjmp)
 JUMP(siglongjmp)
 JUMP(__longjmp_chk) /* libc's check, which allows going up only from the alternate stack, is libc's still */
+
+/*
+ * Contexts: libc sets the mask that a context was saved with in the kernel alone.  One that is the caller's own mask needs nothing;
+ * another goes through core first, and then the kernel's is the same.  Of native Gs the kernel's is all there is.
+ */
+PG_EXPORT int setcontext(const ucontext_t *to)
+{
+	uint64_t mask;
+
+	if (pg_is_green()) {
+		mask = pg_set_get(&to->uc_sigmask) & ~PG_SIGS_UNBLOCKABLE;
+		pg_sigprocmask(SIG_SETMASK, &mask, NULL);
+	}
+	return PG_REAL(setcontext)(to);
+}
+
+/*
+ * With two masks the switch is made of its halves, since libc's would save the mask that is set for the context to come.  What is
+ * saved leads back into this frame, which lives for as long.
+ */
+PG_EXPORT int swapcontext(ucontext_t *restrict from, const ucontext_t *restrict to)
+{
+	volatile bool back = false;
+	uint64_t own;
+
+	if (!pg_is_green() || pg_sigprocmask(SIG_BLOCK, NULL, &own) != 0 ||
+	    own == (pg_set_get(&to->uc_sigmask) & ~PG_SIGS_UNBLOCKABLE))
+		return PG_REAL(swapcontext)(from, to);
+	if (getcontext(from) != 0)
+		return -1;
+	if (back)
+		return 0;
+	back = true;
+	pg_set_put(&from->uc_sigmask, own);
+	return setcontext(to);
+}

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* No call on a descriptor keeps the other threads waiting: pipes, sockets, terminals, readiness, locks, system calls by number. */
+#include <linux/io_uring.h>
 #include <poll.h>
 #include <pty.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
+#include <sys/mman.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/signalfd.h>
@@ -13,6 +15,7 @@
 #include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <stdint.h>
 
 #include "nostall.h"
 
@@ -307,6 +310,47 @@ static int n_ofd(void) { struct flock l = whole; return syscall(SYS_fcntl, fd[1]
 static int n_openat(void) { return (fd[0] = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY)) >= 0; }
 static int n_splice(void) { return syscall(SYS_splice, fd[0], NULL, other[1], NULL, 2, 0) == 2; }
 
+/* A ring that reads from the pipe; where the kernel gives none, a plain read by number. */
+static int ring;
+static struct io_uring_params rp;
+static char *rings;
+static struct io_uring_sqe *sqes;
+static void make_ring(void)
+{
+	make_pipe();
+	rp = (struct io_uring_params){ 0 };
+	ring = (int)syscall(SYS_io_uring_setup, 4, &rp);
+	if (ring < 0)
+		return;
+	rings = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	sqes = mmap(NULL, 4 * sizeof *sqes, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+	if (rings == MAP_FAILED || sqes == MAP_FAILED)
+		die("mmap");
+}
+static int n_uring(void)
+{
+	struct io_uring_cqe *cqe;
+
+	if (ring < 0)
+		return n_read();
+	sqes[0] = (struct io_uring_sqe){ .opcode = IORING_OP_READ, .fd = fd[0], .addr = (uintptr_t)buf, .len = sizeof buf, .off = -1ull };
+	((unsigned *)(rings + rp.sq_off.array))[0] = 0;
+	atomic_store((atomic_uint *)(rings + rp.sq_off.tail), 1);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) != 1)
+		return 0;
+	cqe = (struct io_uring_cqe *)(rings + rp.cq_off.cqes);
+	return atomic_load((atomic_uint *)(rings + rp.cq_off.tail)) == 1 && cqe->res == 2;
+}
+static void close_ring(void)
+{
+	close_both();
+	if (ring < 0)
+		return;
+	munmap(rings, 1 << 16);
+	munmap(sqes, 4 * sizeof *sqes);
+	close(ring);
+}
+
 /* Nobody is told of this one. */
 static int raw_read(void)
 {
@@ -379,6 +423,7 @@ static const struct nostall cases[] = {
 	{ "by number: fcntl", ofd_held, n_ofd, ofd_free, close_both },
 	{ "by number: openat", make_fifo, n_openat, open_w, close_fifo },
 	{ "by number: splice", two_pipes, n_splice, put, close_four },
+	{ "by number: io_uring_enter", make_ring, n_uring, put, close_ring },
 	{ "by an instruction: read", make_pipe, raw_read, put, close_both },
 };
 
