@@ -169,8 +169,8 @@ static bool runtime_has_work(struct pg_p *p)
 	return !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0;
 }
 
-/* Gives p to an M.  spinning: nmspinning has been counted up for it. */
-static void startm(struct pg_p *p, bool spinning)
+/* Gives p, or an idle P, to an M.  spinning: nmspinning has been counted up for it.  False: there was no idle P. */
+static bool startm(struct pg_p *p, bool spinning)
 {
 	struct pg_m *m;
 
@@ -179,7 +179,7 @@ static void startm(struct pg_p *p, bool spinning)
 		pg_unlock(&pg_sched.lock);
 		if (spinning)
 			atomic_fetch_sub(&pg_sched.nmspinning, 1);
-		return;
+		return false;
 	}
 	m = pg_sched.midle;
 	if (m) {
@@ -189,7 +189,7 @@ static void startm(struct pg_p *p, bool spinning)
 		m->nextp = p;
 		atomic_store(&p->m, m);
 		pg_notewakeup(&m->note);
-		return;
+		return true;
 	}
 	if (pg_sched.mcount < pg_knobs.maxm) {
 		pg_sched.mcount++;
@@ -200,11 +200,16 @@ static void startm(struct pg_p *p, bool spinning)
 			pg_sched.pspawn = p;
 			pg_unlock(&pg_sched.lock);
 			pg_sysmon_poke();
-			return;
+			return true;
 		}
 		pg_unlock(&pg_sched.lock);
+<<<<<<< HEAD
 		if (newm(p, spinning, NULL))
 			return;
+=======
+		if (newm(p, spinning))
+			return true;
+>>>>>>> w-model
 		pg_lock(&pg_sched.lock);
 		pg_sched.mcount--;
 	}
@@ -213,6 +218,7 @@ static void startm(struct pg_p *p, bool spinning)
 	pg_unlock(&pg_sched.lock);
 	if (spinning)
 		atomic_fetch_sub(&pg_sched.nmspinning, 1);
+	return true;
 }
 
 /* On sysmon: the Ms that native threads asked for. */
@@ -241,15 +247,17 @@ void pg_spawn(void)
 
 void pg_wakep(void)
 {
-	int z = 0;
+	int z;
 
-	/* pairs with the fetch_sub of the last spinner in findrunnable: the G is queued before this load */
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&pg_sched.npidle, memory_order_relaxed) == 0 ||
-	    atomic_load_explicit(&pg_sched.nmspinning, memory_order_relaxed) != 0)
-		return;
-	if (atomic_compare_exchange_strong(&pg_sched.nmspinning, &z, 1))
-		startm(NULL, true);
+	do {
+		/* pairs with the fetch_sub of the last spinner in findrunnable: the G is queued before this load */
+		atomic_thread_fence(memory_order_seq_cst);
+		if (atomic_load_explicit(&pg_sched.npidle, memory_order_relaxed) == 0 ||
+		    atomic_load_explicit(&pg_sched.nmspinning, memory_order_relaxed) != 0)
+			return;
+		z = 0;
+		/* In vain: a P that goes idle meanwhile is put to rest by an M which took us for a spinner, so look again. */
+	} while (atomic_compare_exchange_strong(&pg_sched.nmspinning, &z, 1) && !startm(NULL, true));
 }
 
 void pg_handoffp(struct pg_p *p)
@@ -282,6 +290,13 @@ void pg_handoffp(struct pg_p *p)
 	pg_unlock(&pg_sched.lock);
 	if (atomic_load(&p->timer0) < atomic_load(&pg_sched.polluntil) && atomic_load(&pg_sched.polling))
 		pg_netpoll_break();
+	/* Who queued a G before it could see this P idle left it to nobody. */
+	for (int i = 0; i < pg_nprocs; i++) {
+		if (!pg_runqempty(&pg_allp[i])) {
+			pg_wakep();
+			break;
+		}
+	}
 }
 
 /* Sleeps until somebody gives this M a P.  On g0. */

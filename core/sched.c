@@ -10,7 +10,8 @@
  * An M is running a G (holds a P), spinning (holds a P, looks for work), in the poller or idle (no P).  When a G becomes
  * runnable and there is an idle P, one M is woken, unless one is spinning already.  A spinner that finds work wakes another; the
  * last spinner to stop looks at all queues once more after it has said so: the other half of that hand-shake is
- * in pg_wakep, which looks at nmspinning after the G is queued.
+ * in pg_wakep, which looks at nmspinning after the G is queued.  The same holds for npidle and whoever puts a P to rest.  What
+ * this misses (a yield takes one G off the queue before it puts another on) sysmon sees.  Modelled in tests/model/sched.pml.
  * Source: Go's proc.c (2013) and its notes on worker thread parking.
  */
 #include <errno.h>
@@ -76,8 +77,7 @@ static void finish_prev(struct pg_m *m)
 	case PG_OP_GLOBAL:
 		atomic_store_explicit(&g->state, PG_G_runnable, memory_order_relaxed);
 		pg_globput(g);
-		if (m->p == NULL)
-			pg_wakep(); /* the last P may have gone idle since we looked for one */
+		pg_wakep(); /* a P may have gone idle while g was in our hands, on no queue */
 		break;
 	case PG_OP_EXIT:
 		pg_finish_exit(g);
@@ -349,25 +349,12 @@ top:
 	pg_pidleput(p);
 	pg_unlock(&pg_sched.lock);
 
-	if (m->spinning) {
+	bool spun = m->spinning;
+	if (spun) {
 		m->spinning = false;
 		atomic_fetch_sub(&pg_sched.nmspinning, 1);
-		/* pairs with the fence in pg_wakep: whoever queued a G before and saw us spin left it to us */
-		for (int i = 0; i < pg_nprocs; i++) {
-			if (pg_runqempty(&pg_allp[i]))
-				continue;
-			pg_lock(&pg_sched.lock);
-			p = pg_pidleget();
-			pg_unlock(&pg_sched.lock);
-			if (p) {
-				pg_acquirep(m, p);
-				m->spinning = true;
-				atomic_fetch_add(&pg_sched.nmspinning, 1);
-				goto top;
-			}
-			break;
-		}
 	}
+	/* Before the Ps' queues: from here Gs are moved to those. */
 	if (atomic_load(&pg_sched.runqsize) > 0) {
 		pg_lock(&pg_sched.lock);
 		p = pg_pidleget();
@@ -376,6 +363,24 @@ top:
 			pg_acquirep(m, p);
 			goto top;
 		}
+	}
+	/*
+	 * pairs with the fence in pg_wakep: whoever queued a G before and saw us spin left it to us.  We who did not spin leave it to
+	 * a spinner; when there is none any more, it may have found no idle P, not yet ours.
+	 */
+	for (int i = 0; pg_nprocs > 1 && i < pg_nprocs && (spun || atomic_load(&pg_sched.nmspinning) == 0); i++) {
+		if (pg_runqempty(&pg_allp[i]))
+			continue;
+		pg_lock(&pg_sched.lock);
+		p = pg_pidleget();
+		pg_unlock(&pg_sched.lock);
+		if (p) {
+			pg_acquirep(m, p);
+			m->spinning = true;
+			atomic_fetch_add(&pg_sched.nmspinning, 1);
+			goto top;
+		}
+		break;
 	}
 
 	/* One M sleeps in the poller, until the first timer of all. */

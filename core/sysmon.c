@@ -124,6 +124,20 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 	return true;
 }
 
+/* A G has been waiting while a P is idle: an M looks for work.  One that exists: where none can be made, none is asked for each tick. */
+static void stray(void)
+{
+	bool idle;
+
+	pg_lock(&pg_sched.lock);
+	idle = pg_sched.midle != NULL;
+	pg_unlock(&pg_sched.lock);
+	if (idle)
+		pg_wakep();
+	else if (atomic_load(&pg_sched.polling))
+		pg_netpoll_break();
+}
+
 static void trace_line(int64_t now, int64_t start)
 {
 	int idle = 0, ms = 0, total = 0;
@@ -168,6 +182,7 @@ static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
+	bool wasready = false;
 	int quiet = 0, idle = 0;
 
 	(void)arg;
@@ -179,7 +194,7 @@ static void *sysmon(void *arg)
 	pg_notewakeup(&started);
 	start = lasttrace = lastaudit = pg_now();
 	for (;;) {
-		bool did = false, busy = false;
+		bool did = false, busy = false, ready = false;
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
@@ -199,8 +214,14 @@ static void *sysmon(void *arg)
 			if (atomic_load(&p->m))
 				busy = true;
 			did |= look(p, now, slice);
+			ready |= !pg_runqempty(p);
 		}
 		pg_cputime_tick(now);
+		ready |= atomic_load(&pg_sched.runqsize) > 0;
+		/* Twice in a row: what the hand-shake of pg_wakep missed, see sched.c. */
+		if (ready && wasready && atomic_load(&pg_sched.npidle) > 0)
+			stray();
+		wasready = ready;
 		if (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling) &&
 		    now - atomic_load(&pg_sched.lastpoll) > POLL_LATE) {
 			struct pg_glist l = {0};
