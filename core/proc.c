@@ -203,13 +203,8 @@ static bool startm(struct pg_p *p, bool spinning)
 			return true;
 		}
 		pg_unlock(&pg_sched.lock);
-<<<<<<< HEAD
 		if (newm(p, spinning, NULL))
-			return;
-=======
-		if (newm(p, spinning))
 			return true;
->>>>>>> w-model
 		pg_lock(&pg_sched.lock);
 		pg_sched.mcount--;
 	}
