@@ -130,7 +130,8 @@ void pg_wire_apply(struct pg_g *g)
 {
 	unsigned long cpus[PG_CPUWORDS];
 
-	if (g->name[0] != '\0')
+	/* The name of the process's first OS thread is the process's, and main's. */
+	if (g->name[0] != '\0' && (g == &pg_main_g || pg_sys(SYS_gettid) != pg_sys(SYS_getpid)))
 		pg_sys(SYS_prctl, PR_SET_NAME, g->name);
 	if (pg_cpus_get(g, cpus))
 		pg_sys(SYS_sched_setaffinity, 0, sizeof cpus, cpus);

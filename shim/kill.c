@@ -239,17 +239,34 @@ static bool for_caller(struct pg_g *g, pid_t pid, int sig)
 	return !a.found;
 }
 
+/* Is the caller a thread of ours, green or wired? */
+static bool lives_here(struct pg_g *g)
+{
+	return pg_is_green() || (g != NULL && atomic_load(&g->ostid) != 0 && started() && !pg_in_vfork());
+}
+
+/* As if the kernel had chosen the caller. */
+static int take(struct pg_g *g, int sig, const siginfo_t *si)
+{
+	int r;
+
+	pg_rt_enter(g);
+	r = pg_gkill(g, sig, si);
+	pg_rt_exit(g);
+	return (int)pg_ret(r);
+}
+
 PG_EXPORT int kill(pid_t pid, int sig)
 {
 	struct pg_g *g = pg_self_;
 	siginfo_t si;
 	int r;
 
-	if (!pg_is_green())
+	if (!lives_here(g))
 		return PG_REAL(kill)(pid, sig);
 	if (for_caller(g, pid, sig)) {
 		fill_info(&si, sig, SI_USER, NULL);
-		return (int)pg_ret(send_self(g, sig, &si));
+		return take(g, sig, &si);
 	}
 	r = PG_REAL(kill)(pid, sig);
 	pg_rt_enter(g);
@@ -263,11 +280,11 @@ PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
 	siginfo_t si;
 	int r;
 
-	if (!pg_is_green())
+	if (!lives_here(g))
 		return PG_REAL(sigqueue)(pid, sig, value);
 	if (for_caller(g, pid, sig)) {
 		fill_info(&si, sig, SI_QUEUE, &value);
-		return (int)pg_ret(send_self(g, sig, &si));
+		return take(g, sig, &si);
 	}
 	r = PG_REAL(sigqueue)(pid, sig, value);
 	pg_rt_enter(g);

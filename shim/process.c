@@ -45,7 +45,16 @@ static bool started(void)
 
 static pid_t do_fork(pid_t (*real)(void), bool handlers)
 {
-	return started() && !pg_in_vfork() ? pg_fork(real, handlers) : real();
+	struct pg_g *g = pg_self_;
+	pid_t pid;
+
+	if (!started() || pg_in_vfork())
+		return real();
+	pid = pg_fork(real, handlers);
+	/* The child is called as the thread that forked, not as the OS thread. */
+	if (pid == 0 && g != NULL && g->name[0] != '\0')
+		pg_sys(SYS_prctl, PR_SET_NAME, g->name);
+	return pid;
 }
 
 PG_EXPORT pid_t fork(void) { return do_fork(PG_REAL(fork), true); }

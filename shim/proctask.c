@@ -91,6 +91,14 @@ const char *pg_proc_path(const char *path, char buf[PG_PROC_PATH])
 
 /* ---- the files that are made ---- */
 
+/* A wired thread's may have been changed by a write to the kernel's. */
+static const char *name_of(struct pg_g *g, char name[PG_NAME_MAX])
+{
+	if (pthread_getname_np(pg_g2pthread(g), name, PG_NAME_MAX) != 0)
+		name[0] = '\0';
+	return name;
+}
+
 static char state_of(struct pg_g *g)
 {
 	return atomic_load(&g->state) == PG_G_waiting ? 'S' : 'R';
@@ -114,7 +122,7 @@ static void put(int fd, const char *s, size_t n)
 static void make_stat(int fd, struct pg_g *g, const char *text)
 {
 	const char *tail = strrchr(text, ')'), *times, *after;
-	char buf[128];
+	char buf[128], name[PG_NAME_MAX];
 	int n;
 
 	if (tail == NULL || tail[1] != ' ')
@@ -122,7 +130,7 @@ static void make_stat(int fd, struct pg_g *g, const char *text)
 	tail = word(tail + 2, 1); /* behind the state */
 	times = word(tail, 10);   /* utime, the 14th field of all */
 	after = word(times, 2);
-	n = snprintf(buf, sizeof buf, "%u (%.15s) %c ", g->tid, g->name, state_of(g));
+	n = snprintf(buf, sizeof buf, "%u (%s) %c ", g->tid, name_of(g, name), state_of(g));
 	put(fd, buf, (size_t)n);
 	put(fd, tail, (size_t)(times - tail));
 	n = snprintf(buf, sizeof buf, "%ld 0 ", (long)(pg_cputime(g) / (1000000000 / sysconf(_SC_CLK_TCK))));
@@ -132,7 +140,7 @@ static void make_stat(int fd, struct pg_g *g, const char *text)
 
 static void make_status(int fd, struct pg_g *g, const char *text)
 {
-	char buf[64];
+	char buf[64], name[PG_NAME_MAX];
 	const char *end;
 	int n;
 
@@ -141,7 +149,7 @@ static void make_status(int fd, struct pg_g *g, const char *text)
 		end += *end == '\n';
 		n = 0;
 		if (strncmp(text, "Name:", 5) == 0)
-			n = snprintf(buf, sizeof buf, "Name:\t%.15s\n", g->name);
+			n = snprintf(buf, sizeof buf, "Name:\t%s\n", name_of(g, name));
 		else if (strncmp(text, "Pid:", 4) == 0)
 			n = snprintf(buf, sizeof buf, "Pid:\t%u\n", g->tid);
 		else if (strncmp(text, "State:", 6) == 0)
@@ -162,8 +170,8 @@ static void make_schedstat(int fd, struct pg_g *g, const char *text)
 
 static void make_comm(int fd, struct pg_g *g, const char *text)
 {
-	char buf[PG_NAME_MAX + 2];
-	int n = snprintf(buf, sizeof buf, "%.15s\n", g->name);
+	char buf[PG_NAME_MAX + 2], name[PG_NAME_MAX];
+	int n = snprintf(buf, sizeof buf, "%s\n", name_of(g, name));
 
 	(void)text;
 	put(fd, buf, (size_t)n);
@@ -225,7 +233,8 @@ int pg_proc_open(const char *path, int flags, int fd)
 	else if ((flags & O_ACCMODE) == O_RDONLY)
 		r = make(g, i, kernels, flags);
 	else
-		r = atomic_load(&g->ostid) ? pg_sys(SYS_openat, AT_FDCWD, kernels, flags) : -EACCES;
+		r = atomic_load(&g->ostid) && atomic_load(&g->ostid) != (int)pg_sys0(SYS_getpid)
+			    ? pg_sys(SYS_openat, AT_FDCWD, kernels, flags) : -EACCES;
 	if (fd >= 0)
 		pg_sys(SYS_close, fd); /* the OS thread's at hand, of which nobody has heard yet */
 	return (int)pg_ret(r);

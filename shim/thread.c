@@ -378,6 +378,14 @@ static int proc_comm(pid_t tid, int flags, char *buf, size_t n)
 	return 0;
 }
 
+/* The OS thread whose name in the kernel is that of g, 0: none.  The process's first one has main's, whoever is wired to it. */
+static int named_thread(struct pg_g *g)
+{
+	int os = atomic_load(&g->ostid);
+
+	return os == (int)pg_sys(SYS_getpid) ? 0 : os;
+}
+
 /* A name by which PGREEN_WIRE knows g: itself at once, another at its next look. */
 static void wire_named(struct pg_g *g)
 {
@@ -412,10 +420,10 @@ PG_EXPORT int pthread_setname_np(pthread_t t, const char *name)
 	memcpy(buf, name, n);
 	memcpy(g->name, buf, sizeof buf);
 	wire_named(g);
-	os = atomic_load(&g->ostid);
+	os = named_thread(g);
 	if (os)
 		err = proc_comm(os, O_WRONLY, buf, n);
-	if (g == &pg_main_g && os != (int)g->tid)
+	if (g == &pg_main_g)
 		err = proc_comm((pid_t)g->tid, O_WRONLY, buf, n);
 	return err;
 }
@@ -432,7 +440,7 @@ PG_EXPORT int pthread_getname_np(pthread_t t, char *buf, size_t n)
 	if (pg_thread_ended(g))
 		return ENOENT;
 	/* These may have been changed through /proc. */
-	os = g == &pg_main_g ? (int)g->tid : atomic_load(&g->ostid);
+	os = g == &pg_main_g ? (int)g->tid : named_thread(g);
 	if (os)
 		return proc_comm(os, O_RDONLY, buf, PG_NAME_MAX);
 	memcpy(buf, g->name, PG_NAME_MAX);

@@ -13,7 +13,7 @@ SPECIAL = {
                    "no_native": "more threads than the system gives", "wired": False},
     # measures gaps: nobody beside it
     "t_rawblock": {"alone": True, "wired": False},
-    # a signal for a process of wired threads may reach another than the one natively chosen: LIMITS
+    # a signal for a process of wired threads may come a little later than natively: LIMITS
     "t_signal": {"wired": False},
 }
 

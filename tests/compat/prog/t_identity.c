@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -182,6 +183,19 @@ static void *names_inside(struct worker *w)
 	return NULL;
 }
 
+static void *fork_inside(struct worker *w)
+{
+	char name[16];
+	int status;
+	pid_t pid = fork();
+
+	(void)w;
+	if (pid == 0)
+		_exit(prctl(PR_GET_NAME, name) == 0 && strcmp(name, "inside") == 0 ? 7 : 8);
+	CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	return NULL;
+}
+
 static void names(void)
 {
 	struct worker w, heir;
@@ -195,6 +209,7 @@ static void names(void)
 	CHECK(pthread_getname_np(pthread_self(), name, sizeof name) == 0 && strcmp(name, "renamed") == 0);
 	CHECK(pthread_setname_np(w.t, "from outside") == 0);
 	let(&w, names_inside);
+	let(&w, fork_inside);
 	CHECK(pthread_getname_np(w.t, name, sizeof name) == 0 && strcmp(name, "inside") == 0);
 	CHECK(pthread_getname_np(w.t, small, sizeof small) == ERANGE);
 	CHECK(pthread_setname_np(w.t, "sixteen bytes...") == ERANGE);
@@ -491,10 +506,15 @@ static void *slack_again(struct worker *w)
 static void options(void)
 {
 	struct worker w, other;
+	char name[16];
 
 	begin(&w);
 	begin(&other);
+	CHECK(pthread_setname_np(w.t, "its own") == 0);
 	let(&w, slack_inside);
+	/* whichever OS thread it has now */
+	CHECK(pthread_getname_np(pthread_self(), name, sizeof name) == 0 && strcmp(name, "renamed") == 0);
+	CHECK(pthread_getname_np(w.t, name, sizeof name) == 0 && strcmp(name, "its own") == 0);
 	let(&other, slack_elsewhere);
 	let(&w, slack_again);
 	let(&other, slack_elsewhere);
