@@ -152,6 +152,7 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	uint32_t pend = atomic_load(&g->pending);
 	if (pend & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) {
 		int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+		pg_own_stack_hide(g, uc);
 		if (begun >= 0)
 			pg_sig_deliver(g, uc);
 		pg_libc_handler_end(g, begun);
@@ -160,11 +161,13 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_PREEMPT);
 		bool libc = in_libc(pg_uc_pc(uc));
 		if (g->insys & 1) {
+			pg_own_stack_fix(g, uc);
 			errno = e;
 			return;
 		}
 		pg_rt_raise(g);
 		if (libc && atomic_fetch_add(&g->m->skips, 1) < 1000) {
+			pg_own_stack_fix(g, uc);
 			pg_rt_lower(g); /* somewhere inside libc, perhaps with a lock: sysmon asks again soon */
 			errno = e;
 			return;
@@ -182,6 +185,9 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 			atomic_fetch_sub(&pg_preempted_in_libc, 1);
 		pg_rt_exit(g);
 	}
+	pg_rt_raise(g);
+	pg_own_stack_fix(g, uc);
+	pg_rt_lower(g);
 	errno = e;
 }
 

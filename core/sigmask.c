@@ -134,10 +134,10 @@ void pg_m_syncsignals(struct pg_m *m, struct pg_g *g)
 		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m->sigmask, NULL, 8);
 	}
 	if (m->ss_sp != g->altstack.ss_sp) {
-		stack_t ss = g->altstack;
-		if (ss.ss_sp == NULL)
-			ss.ss_flags = SS_DISABLE;
-		pg_sys(SYS_sigaltstack, &ss, NULL);
+		if (g->altstack.ss_sp)
+			pg_sys(SYS_sigaltstack, &g->altstack, NULL);
+		else
+			pg_own_stack_install(m);
 		m->ss_sp = g->altstack.ss_sp;
 	}
 }

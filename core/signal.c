@@ -147,12 +147,32 @@ static bool main_takes(int sig)
 	       atomic_load(&pg_main_g.state) != PG_G_ghost && !pg_main_g.exiting;
 }
 
+static void own_stack_again(struct pg_g *g, ucontext_t *uc)
+{
+	pg_rt_raise(g);
+	pg_own_stack_fix(g, uc);
+	pg_rt_lower(g);
+}
+
+/* On an M's stack: the kick that is sent here delivers, as soon as this handler returns. */
+static void own_stack_leave(struct pg_g *g, int sig, siginfo_t *info)
+{
+	struct pg_m *m;
+
+	pg_rt_raise(g);
+	if (sig)
+		pg_gkill(g, sig, info);
+	m = g->m == &pg_nullm ? g->wiredm : g->m;
+	if (m)
+		pg_kick(m);
+	pg_rt_lower(g);
+}
+
 void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
 	struct pg_g *g = pg_self();
-	bool fault = info->si_code > 0 && (sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL || sig == SIGTRAP ||
-					   sig == SIGSYS);
+	bool fault = info->si_code > 0 && pg_sigbit(sig) & PG_FAULTS;
 
 	if (!fault) {
 		bool sched = g == pg_sysmon_g || (g->m != &pg_nullm && g == &g->m->g0);
@@ -177,16 +197,22 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 			pg_sig_route(sig, info, mine ? g : NULL);
 			pg_rt_lower(g);
 			if (!sched && atomic_load(&g->pending) & PG_PEND_SIGNAL) {
+				if (pg_on_own_stack(g, uc)) {
+					own_stack_leave(g, 0, NULL);
+					return;
+				}
 				int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+				pg_own_stack_hide(g, uc);
 				if (begun >= 0)
 					pg_sig_deliver(g, uc);
 				pg_libc_handler_end(g, begun);
+				own_stack_again(g, uc);
 			}
 			return;
 		}
 	}
 
-	/* In user code: here and now.  The kernel has put the handler's mask in force on this thread. */
+	/* In user code: here and now.  The kernel has put the handler's mask in force on this thread; with SA_ONSTACK a full one. */
 	struct pg_ksigaction a = pg_sigacts[sig];
 	uint64_t old = pg_uc_mask(uc);
 	if (a.handler == (void *)SIG_DFL || a.handler == (void *)SIG_IGN) {
@@ -198,6 +224,11 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		}
 		return; /* changed while it was on its way */
 	}
+	if (pg_unlikely(pg_on_own_stack(g, uc)) && atomic_load_explicit(&g->rt, memory_order_relaxed) == 0) {
+		if (!fault || !pg_fault_overflow(g, sig, info, uc))
+			own_stack_leave(g, sig, info);
+		return;
+	}
 	int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
 	if (begun < 0 && !fault) {
 		/* At the next rt_exit, or by the kick when the fork is over. */
@@ -207,13 +238,14 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		return;
 	}
 	pg_rt_raise(g);
-	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), false);
+	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), (a.flags & SA_ONSTACK) != 0);
 	pg_rt_lower(g);
 	if (a.flags & SA_RESETHAND)
 		pg_sigacts[sig].handler = (void *)SIG_DFL;
 	g->sig_ran++;
 	if (!(a.flags & SA_RESTART))
 		g->sig_norestart++;
+	pg_own_stack_hide(g, uc);
 	((void (*)(int, siginfo_t *, void *))a.handler)(sig, info, ctx);
 	/* The kernel's mask now, not by the return: we may be moved to another thread in between. */
 	pg_rt_raise(g);
@@ -223,6 +255,7 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 	    atomic_load_explicit(&g->rt, memory_order_relaxed) == 0)
 		pg_sig_deliver(g, uc);
 	pg_libc_handler_end(g, begun);
+	own_stack_again(g, uc);
 }
 
 /* In a fork's child: no pending signals, one thread. */

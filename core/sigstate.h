@@ -11,6 +11,10 @@
 #include "core/signal.h"
 
 enum { PG_NSIG = 64 };
+#define PG_FAULTS (pg_sigbit(SIGSEGV) | pg_sigbit(SIGBUS) | pg_sigbit(SIGFPE) | pg_sigbit(SIGILL) | pg_sigbit(SIGTRAP) | pg_sigbit(SIGSYS))
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
 #define PG_UNBLOCKABLE (pg_sigbit(SIGKILL) | pg_sigbit(SIGSTOP) | pg_sigbit(32) | pg_sigbit(33))
 
 /* The kernel's form. */
@@ -120,6 +124,16 @@ void pg_sigtimer_fired(const siginfo_t *info);
 /* From the inbox: to its thread.  rt > 0. */
 void pg_sigtimer_deliver(uint64_t timer);
 bool pg_sig_inbox_timer(struct pg_g *g, uint64_t timer); /* like pg_sig_inbox; false: no node */
+/* fault.c: the alternate stacks of Ms, and the default action of SIGSEGV. */
+extern _Atomic bool pg_onstack_faults;
+int pg_own_stack_install(struct pg_m *m);                  /* on m; 0 or -errno */
+void pg_own_stack_hide(struct pg_g *g, ucontext_t *uc);    /* as if there were none: for the program's handlers */
+void pg_own_stack_fix(struct pg_g *g, ucontext_t *uc);     /* at the end of a handler that may have been moved: rt > 0 */
+bool pg_on_own_stack(struct pg_g *g, const ucontext_t *uc); /* the calling handler is on an M's */
+/* On an M's stack, for a handler of the program: its thread has run over.  Natively no frame of the handler fits: the process dies. */
+bool pg_fault_overflow(struct pg_g *g, int sig, siginfo_t *info, const ucontext_t *uc);
+void pg_fault_action(struct pg_ksigaction *k);
+bool pg_fault_is(const struct pg_ksigaction *k);
 void pg_kick_do_cmd(struct pg_g *g);
 void pg_sigqueue_forked(void), pg_sigtimers_forked(void), pg_sigmask_forked(void), pg_sigcalls_forked(void), pg_kick_forked(void);
 
