@@ -177,10 +177,13 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 	if (!fault) {
 		bool sched = g == pg_sysmon_g || (g->m != &pg_nullm && g == &g->m->g0);
 		uint32_t rt = atomic_load_explicit(&g->rt, memory_order_relaxed);
-		bool thread = info->si_code == SI_TKILL && !sched;
+		/* What the kernel sends to the caller of write looks like kill. */
+		bool thread = !sched && (info->si_code == SI_TKILL || ((sig == SIGPIPE || sig == SIGXFSZ) &&
+								       info->si_code == SI_USER && info->si_pid == getpid()));
 		bool mine = !sched && !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
 		bool tomain = g != &pg_main_g && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
+		/* Those come first. */
 		bool older = atomic_load(&pg_sig_procpend) & pg_sigbit(sig) || atomic_load(&pg_signal_inbox);
 		if (thread && rt > 0) {
 			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
