@@ -140,7 +140,10 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		return;
 	}
 	if (g->m != &pg_nullm && g == &g->m->g0) {
-		if (~pg_uc_mask(uc) & ~atomic_load(&pg_sig_accepted) & ~PG_UNBLOCKABLE) {
+		if (~(pg_uc_mask(uc) & g->m->sigmask) & ~atomic_load(&pg_sig_accepted) & ~PG_UNBLOCKABLE) {
+			/* In force before it is said to be. */
+			uint64_t all = ~PG_UNBLOCKABLE | pg_sigbit(PG_SIG_KICK);
+			pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
 			pg_set_uc_mask(uc, ~PG_UNBLOCKABLE);
 			g->m->sigmask = ~PG_UNBLOCKABLE;
 		}

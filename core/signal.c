@@ -30,6 +30,8 @@
 #include "core/sigstate.h"
 #include "core/syscall.h"
 
+_Atomic int pg_sig_transit;
+
 extern bool pg_cancel_from_handler(struct pg_g *g, ucontext_t *uc);
 
 /* ---- delivery ---- */
@@ -168,6 +170,34 @@ static void own_stack_leave(struct pg_g *g, int sig, siginfo_t *info)
 	pg_rt_lower(g);
 }
 
+/* A signal for the process that is not for here and now.  rt: g's. */
+static void pass_on(struct pg_g *g, int sig, siginfo_t *info, struct pg_g *here, uint32_t rt)
+{
+	pg_rt_raise(g);
+	atomic_fetch_add(&pg_sig_transit, 1);
+	if (rt > 0) {
+		pg_sig_inbox(g, sig, info, here);
+	} else {
+		pg_rt_settle(g);
+		pg_signal_route(g);
+		pg_sig_route(sig, info, here);
+	}
+	atomic_fetch_sub(&pg_sig_transit, 1);
+	pg_rt_lower(g);
+}
+
+/* A thread is about to end: what has been sent and would have reached it natively does so. */
+void pg_signal_last(struct pg_g *g)
+{
+	while (pg_unlikely(atomic_load(&pg_sig_transit) > 0))
+		pg_sys(SYS_sched_yield);
+	if (pg_likely(!atomic_load(&pg_signal_inbox) && !(atomic_load(&pg_sig_procpend) & ~g->sigmask)))
+		return;
+	atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
+	pg_rt_enter(g);
+	pg_rt_exit(g);
+}
+
 void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
@@ -190,27 +220,19 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 			return;
 		}
 		if (!thread && (sched || tomain || older || rt > 0)) {
-			if (rt > 0) {
-				pg_sig_inbox(g, sig, info, mine ? g : NULL);
+			pass_on(g, sig, info, mine ? g : NULL, rt);
+			if (rt > 0 || sched || !(atomic_load(&g->pending) & PG_PEND_SIGNAL))
+				return;
+			if (pg_on_own_stack(g, uc)) {
+				own_stack_leave(g, 0, NULL);
 				return;
 			}
-			pg_rt_raise(g);
-			pg_rt_settle(g);
-			pg_signal_route(g);
-			pg_sig_route(sig, info, mine ? g : NULL);
-			pg_rt_lower(g);
-			if (!sched && atomic_load(&g->pending) & PG_PEND_SIGNAL) {
-				if (pg_on_own_stack(g, uc)) {
-					own_stack_leave(g, 0, NULL);
-					return;
-				}
-				int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
-				pg_own_stack_hide(g, uc);
-				if (begun >= 0)
-					pg_sig_deliver(g, uc);
-				pg_libc_handler_end(g, begun);
-				own_stack_again(g, uc);
-			}
+			int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+			pg_own_stack_hide(g, uc);
+			if (begun >= 0)
+				pg_sig_deliver(g, uc);
+			pg_libc_handler_end(g, begun);
+			own_stack_again(g, uc);
 			return;
 		}
 	}
@@ -269,6 +291,7 @@ void pg_signal_forked(void)
 
 	g->sigclass = -1;
 	g->wiredm = NULL;
+	atomic_store(&pg_sig_transit, 0);
 	pg_sigqueue_forked();
 	pg_sigtimers_forked();
 	pg_sigmask_forked();

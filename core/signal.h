@@ -40,6 +40,8 @@ int pg_sigaltstack(const stack_t *ss, stack_t *old);
 void pg_sigmask_restored(uint64_t mask);
 /* Runs the handlers of what is pending for the calling G and unblocked; acts on an asynchronous cancellation.  rt == 0. */
 void pg_deliver(struct pg_g *g);
+/* A thread is about to end: runs the handlers of what has been sent before.  Blocks: the M, for a moment.  rt == 0. */
+void pg_signal_last(struct pg_g *g);
 /* For the constructor and a fork in the child. */
 void pg_signal_init(void);
 void pg_signal_started(void);

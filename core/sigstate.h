@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files about signals share: signal.c (delivery), sigqueue.c (pending signals), sigtimer.c, sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
+/* What the files about signals share: signal.c (delivery), sigqueue.c (pending signals), signode.c, sigtimer.c, sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
 #ifndef PG_SIGSTATE_H
 #define PG_SIGSTATE_H
 
@@ -40,6 +40,7 @@ struct pg_sigq *pg_sigq_get(bool limited);
 void pg_sigq_put(struct pg_sigq *q);
 
 extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process that no G has taken yet */
+extern _Atomic int pg_sig_transit;                    /* handlers of the kernel's that have not yet said for whom their signal is */
 extern _Atomic uint64_t pg_sig_accepted;              /* what some live G has unblocked */
 extern _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
 extern int pg_sysmon_tid;
