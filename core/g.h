@@ -178,7 +178,8 @@ struct pg_m {
 	struct pg_m *link;          /* on sched.midle; sched lock */
 	struct pg_m *alllink;       /* all Ms; append-only */
 	uint64_t sigmask;           /* the kernel's mask of this OS thread, as last set */
-	void *ss_sp;                /* alternate stack installed here, NULL: none */
+	void *ss_sp;                /* alternate stack of a G installed here, NULL: own_ss or none */
+	char *own_ss;               /* an alternate stack of its own, for faults; constant */
 	int tid;                    /* kernel's */
 	uint32_t rnd;               /* xorshift state of the thief */
 	_Atomic uint32_t cpuseq;    /* odd: these two are being changed. cputime.c */

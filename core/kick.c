@@ -204,7 +204,10 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		return;
 	}
 	if (g->m != &pg_nullm && g == &g->m->g0) {
-		if (~pg_uc_mask(uc) & ~atomic_load(&pg_sig_accepted) & ~PG_UNBLOCKABLE) {
+		if (~(pg_uc_mask(uc) & g->m->sigmask) & ~atomic_load(&pg_sig_accepted) & ~PG_UNBLOCKABLE) {
+			/* In force before it is said to be. */
+			uint64_t all = ~PG_UNBLOCKABLE | pg_sigbit(PG_SIG_KICK);
+			pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
 			pg_set_uc_mask(uc, ~PG_UNBLOCKABLE);
 			g->m->sigmask = ~PG_UNBLOCKABLE;
 		}
@@ -216,6 +219,7 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	uint32_t pend = atomic_load(&g->pending);
 	if (pend & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) {
 		int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+		pg_own_stack_hide(g, uc);
 		if (begun >= 0)
 			pg_sig_deliver(g, uc);
 		pg_libc_handler_end(g, begun);
@@ -224,11 +228,13 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_PREEMPT);
 		bool libc = in_libc(pg_uc_pc(uc));
 		if (g->insys & 1) {
+			pg_own_stack_fix(g, uc);
 			errno = e;
 			return;
 		}
 		pg_rt_raise(g);
 		if (libc && atomic_fetch_add(&g->m->skips, 1) < 1000) {
+			pg_own_stack_fix(g, uc);
 			pg_rt_lower(g); /* somewhere inside libc, perhaps with a lock: sysmon asks again soon */
 			errno = e;
 			return;
@@ -246,6 +252,9 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 			atomic_fetch_sub(&pg_preempted_in_libc, 1);
 		pg_rt_exit(g);
 	}
+	pg_rt_raise(g);
+	pg_own_stack_fix(g, uc);
+	pg_rt_lower(g);
 	errno = e;
 }
 

@@ -82,19 +82,21 @@ static void mstart(void *arg)
 		pg_sys(SYS_prctl, PR_SET_NAME, pg_main_g.name);
 	pg_tls_robust(m->g0.tcb);
 	pg_kick_mstart(m);
+	pg_own_stack_install(m);
 	pg_schedule(m);
 }
 
 static struct pg_m *allocm(void)
 {
 	size_t tls = pg_tls_size();
-	size_t n = (sizeof(struct pg_m) + 63) / 64 * 64;
+	size_t own = (sizeof(struct pg_m) + 63) / 64 * 64, n = own + pg_own_stack_size();
 	char *mem = pg_mmap_alloc(n + tls + 4096 + G0_STACK);
 	struct pg_m *m = (struct pg_m *)mem;
 
 	if (mem == NULL)
 		return NULL;
-	/* Lowest the structure, then the stack, then TLS and TCB. */
+	/* Lowest the structure, then the alternate stack, the stack, TLS and TCB. */
+	m->own_ss = mem + own;
 	m->g0.stack_lo = mem + n;
 	m->g0.stack_top = mem + n + G0_STACK;
 	m->g0.magic = PG_MAGIC;
@@ -375,6 +377,8 @@ int pg_start(void)
 	m->tid = (int)pg_sys(SYS_gettid);
 	m->sigmask = g->sigmask;
 	m->ss_sp = g->altstack.ss_sp;
+	if (m->ss_sp == NULL)
+		pg_own_stack_install(m);
 	m->g0.sp = pg_arch_frame(m->g0.stack_top, pg_g0_entry, m);
 	m->cur = g;
 	pg_sched.mcount = 1;
@@ -385,6 +389,7 @@ int pg_start(void)
 	pg_cputime_start(g);
 	pg_signal_gstart(g);
 	pg_sysmon_start();
+	pg_fault_start();
 	atomic_store(&pg_started, true);
 	pg_rt_exit(g);
 	return 0;

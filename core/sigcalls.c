@@ -19,6 +19,22 @@
 struct pg_ksigaction pg_sigacts[PG_NSIG + 1];
 static struct pg_lock act_lock;
 
+/* What the kernel is told for an action of the program's. */
+static void kernel_action(int sig, const struct pg_ksigaction *mine, struct pg_ksigaction *k)
+{
+	*k = *mine;
+	k->flags |= PG_SA_RESTORER;
+	k->restorer = pg_arch_restorer;
+	if (mine->handler != (void *)SIG_DFL && mine->handler != (void *)SIG_IGN) {
+		k->handler = (void *)pg_sigtramp;
+		k->flags |= SA_SIGINFO;
+		if (k->flags & SA_ONSTACK)
+			k->mask = ~0ull; /* it may be an M's: see fault.c */
+	} else if (mine->handler == (void *)SIG_DFL && sig == SIGSEGV && atomic_load(&pg_started)) {
+		pg_fault_action(k);
+	}
+}
+
 int pg_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	struct pg_g *g = pg_self();
@@ -35,7 +51,7 @@ int pg_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 	if (prev.handler == NULL) {
 		/* Not set by us yet: ignored signals are inherited through exec. */
 		struct pg_ksigaction cur = {0};
-		if (pg_sys(SYS_rt_sigaction, sig, NULL, &cur, 8) == 0)
+		if (pg_sys(SYS_rt_sigaction, sig, NULL, &cur, 8) == 0 && !pg_fault_is(&cur))
 			prev = cur;
 	}
 	if (act) {
@@ -43,13 +59,9 @@ int pg_sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 		memcpy(&mask, &act->sa_mask, sizeof mask);
 		struct pg_ksigaction mine = {(void *)act->sa_handler, (unsigned long)(unsigned)act->sa_flags, NULL,
 					  mask & ~PG_UNBLOCKABLE};
-		k = mine;
-		k.flags |= PG_SA_RESTORER;
-		k.restorer = pg_arch_restorer;
-		if (act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN) {
-			k.handler = (void *)pg_sigtramp;
-			k.flags |= SA_SIGINFO;
-		}
+		kernel_action(sig, &mine, &k);
+		if (k.handler == (void *)pg_sigtramp && k.flags & SA_ONSTACK && pg_sigbit(sig) & PG_FAULTS)
+			atomic_store(&pg_onstack_faults, true);
 		pg_sigacts[sig] = mine; /* before the kernel may call */
 		r = pg_sys(SYS_rt_sigaction, sig, &k, NULL, 8);
 		if (r < 0)
@@ -202,20 +214,43 @@ uint64_t pg_sigpending(void)
 	return k & ~PG_UNBLOCKABLE;
 }
 
+static bool on_altstack(const struct pg_g *g)
+{
+	char *lo = g->altstack.ss_sp, *here = __builtin_frame_address(0);
+
+	return lo && !(g->altstack.ss_flags & (int)SS_AUTODISARM) && here >= lo && here < lo + g->altstack.ss_size;
+}
+
 int pg_sigaltstack(const stack_t *ss, stack_t *old)
 {
 	struct pg_g *g = pg_self();
-	long r;
+	stack_t was = g->altstack;
+	long r = 0;
 
 	pg_rt_enter(g);
-	r = pg_sys(SYS_sigaltstack, ss, old);
-	if (r == 0 && ss) {
-		g->altstack = *ss;
-		if (ss->ss_flags & SS_DISABLE)
-			g->altstack.ss_sp = NULL;
-		if (g->mode == PG_GREEN)
-			g->m->ss_sp = g->altstack.ss_sp;
+	if (was.ss_sp == NULL)
+		was = (stack_t){.ss_flags = SS_DISABLE};
+	else if (on_altstack(g))
+		was.ss_flags |= SS_ONSTACK;
+	if (ss && was.ss_flags & SS_ONSTACK) {
+		r = -EPERM;
+	} else if (ss) {
+		r = pg_sys(SYS_sigaltstack, ss, NULL);
+		if (r == 0) {
+			struct pg_m *m = g->mode == PG_GREEN ? g->m : g->wiredm;
+			g->altstack = *ss;
+			g->altstack.ss_flags &= (int)SS_AUTODISARM;
+			if (ss->ss_flags & SS_DISABLE)
+				g->altstack = (stack_t){.ss_flags = SS_DISABLE};
+			if (m) {
+				m->ss_sp = g->altstack.ss_sp;
+				if (m->ss_sp == NULL)
+					pg_own_stack_install(m);
+			}
+		}
 	}
+	if (r == 0 && old)
+		*old = was;
 	pg_rt_exit(g);
 	return (int)r;
 }

@@ -28,6 +28,18 @@ static struct pg_lock class_lock;
 _Atomic uint64_t pg_sig_accepted;
 _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
 
+/* The M that g's OS thread is; NULL: none. */
+static struct pg_m *my_m(struct pg_g *g)
+{
+	return g == NULL ? NULL : g->m == &pg_nullm ? g->wiredm : g->m;
+}
+
+/* Does m's thread take what no G takes? */
+static bool open_beyond(struct pg_m *m, uint64_t accepted)
+{
+	return (~*(volatile uint64_t *)&m->sigmask & ~accepted & ~PG_UNBLOCKABLE) != 0;
+}
+
 static void recompute_accept(void)
 {
 	uint64_t a = 0;
@@ -50,12 +62,20 @@ static void recompute_accept(void)
 	pg_sys(SYS_tgkill, pid, pg_sysmon_tid, PG_SIG_KICK);
 	if (!shrunk)
 		return;
-	/* Nobody may take it any more when the call that blocked it returns. */
+	/* Nobody may take it any more when the call that blocked it returns.  An M that runs a G has that one's mask, or will in a
+	 * moment; one that is idle has kept that of its last. */
+	struct pg_m *mine = my_m(pg_self_);
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
-		if (m->tid && m->cur == &m->g0)
+		if (m != mine && m->tid && open_beyond(m, a) && *(struct pg_g *volatile *)&m->cur == &m->g0)
 			pg_kick(m);
 	while ((int32_t)(atomic_load(&pg_sig_accept_applied) - gen) < 0)
 		pg_sys(SYS_sched_yield);
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		while (m != mine && *(volatile int *)&m->tid && open_beyond(m, a)) {
+			pg_sys(SYS_sched_yield);
+			if (*(struct pg_g *volatile *)&m->cur == &m->g0)
+				pg_kick(m);
+		}
 }
 
 static void count_single(uint64_t mask, int by)
@@ -115,10 +135,10 @@ void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
 		pg_unlock(&class_lock);
 	}
 	g->sigmask = mask;
-	if (g->mode == PG_GREEN)
-		g->m->sigmask = mask;
 	if (kernel)
 		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, 8);
+	if (my_m(g))
+		my_m(g)->sigmask = mask;
 	atomic_thread_fence(memory_order_seq_cst); /* pairs with add in sigqueue.c: it sets procpend, then looks at masks */
 	if (pg_unlikely(atomic_load(&pg_sig_procpend) & blocked))
 		pg_sig_retarget(g, blocked);
@@ -130,14 +150,14 @@ void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
 void pg_m_syncsignals(struct pg_m *m, struct pg_g *g)
 {
 	if (m->sigmask != g->sigmask) {
-		m->sigmask = g->sigmask;
-		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m->sigmask, NULL, 8);
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &g->sigmask, NULL, 8);
+		m->sigmask = g->sigmask; /* in force before others may believe it */
 	}
 	if (m->ss_sp != g->altstack.ss_sp) {
-		stack_t ss = g->altstack;
-		if (ss.ss_sp == NULL)
-			ss.ss_flags = SS_DISABLE;
-		pg_sys(SYS_sigaltstack, &ss, NULL);
+		if (g->altstack.ss_sp)
+			pg_sys(SYS_sigaltstack, &g->altstack, NULL);
+		else
+			pg_own_stack_install(m);
 		m->ss_sp = g->altstack.ss_sp;
 	}
 }
@@ -158,6 +178,13 @@ void pg_signal_gend(struct pg_g *g)
 	class_leave(g->sigclass, g->sigmask);
 	g->sigclass = -1;
 	pg_unlock(&class_lock);
+	/* Its M would keep the mask of a thread that is no more. */
+	struct pg_m *m = my_m(g);
+	if (m && open_beyond(m, atomic_load(&pg_sig_accepted))) {
+		uint64_t all = ~PG_UNBLOCKABLE;
+		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
+		m->sigmask = all;
+	}
 	pg_sig_drop(g);
 	pg_sig_retarget(g, ~g->sigmask);
 }

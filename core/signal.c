@@ -30,6 +30,8 @@
 #include "core/sigstate.h"
 #include "core/syscall.h"
 
+_Atomic int pg_sig_transit;
+
 extern bool pg_cancel_from_handler(struct pg_g *g, ucontext_t *uc);
 
 /* ---- delivery ---- */
@@ -147,46 +149,95 @@ static bool main_takes(int sig)
 	       atomic_load(&pg_main_g.state) != PG_G_ghost && !pg_main_g.exiting;
 }
 
+static void own_stack_again(struct pg_g *g, ucontext_t *uc)
+{
+	pg_rt_raise(g);
+	pg_own_stack_fix(g, uc);
+	pg_rt_lower(g);
+}
+
+/* On an M's stack: the kick that is sent here delivers, as soon as this handler returns. */
+static void own_stack_leave(struct pg_g *g, int sig, siginfo_t *info)
+{
+	struct pg_m *m;
+
+	pg_rt_raise(g);
+	if (sig)
+		pg_gkill(g, sig, info);
+	m = g->m == &pg_nullm ? g->wiredm : g->m;
+	if (m)
+		pg_kick(m);
+	pg_rt_lower(g);
+}
+
+/* A signal for the process that is not for here and now.  rt: g's. */
+static void pass_on(struct pg_g *g, int sig, siginfo_t *info, struct pg_g *here, uint32_t rt)
+{
+	pg_rt_raise(g);
+	atomic_fetch_add(&pg_sig_transit, 1);
+	if (rt > 0) {
+		pg_sig_inbox(g, sig, info, here);
+	} else {
+		pg_rt_settle(g);
+		pg_signal_route(g);
+		pg_sig_route(sig, info, here);
+	}
+	atomic_fetch_sub(&pg_sig_transit, 1);
+	pg_rt_lower(g);
+}
+
+/* A thread is about to end: what has been sent and would have reached it natively does so. */
+void pg_signal_last(struct pg_g *g)
+{
+	while (pg_unlikely(atomic_load(&pg_sig_transit) > 0))
+		pg_sys(SYS_sched_yield);
+	if (pg_likely(!atomic_load(&pg_signal_inbox) && !(atomic_load(&pg_sig_procpend) & ~g->sigmask)))
+		return;
+	atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
+	pg_rt_enter(g);
+	pg_rt_exit(g);
+}
+
 void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
 	struct pg_g *g = pg_self();
-	bool fault = info->si_code > 0 && (sig == SIGSEGV || sig == SIGBUS || sig == SIGFPE || sig == SIGILL || sig == SIGTRAP ||
-					   sig == SIGSYS);
+	bool fault = info->si_code > 0 && pg_sigbit(sig) & PG_FAULTS;
 
 	if (!fault) {
 		bool sched = g == pg_sysmon_g || (g->m != &pg_nullm && g == &g->m->g0);
 		uint32_t rt = atomic_load_explicit(&g->rt, memory_order_relaxed);
-		bool thread = info->si_code == SI_TKILL && !sched;
+		/* What the kernel sends to the caller of write looks like kill. */
+		bool thread = !sched && (info->si_code == SI_TKILL || ((sig == SIGPIPE || sig == SIGXFSZ) &&
+								       info->si_code == SI_USER && info->si_pid == getpid()));
 		bool mine = !sched && !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
 		bool tomain = g != &pg_main_g && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
+		/* Those come first. */
 		bool older = atomic_load(&pg_sig_procpend) & pg_sigbit(sig) || atomic_load(&pg_signal_inbox);
 		if (thread && rt > 0) {
 			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
 			return;
 		}
 		if (!thread && (sched || tomain || older || rt > 0)) {
-			if (rt > 0) {
-				pg_sig_inbox(g, sig, info, mine ? g : NULL);
+			pass_on(g, sig, info, mine ? g : NULL, rt);
+			if (rt > 0 || sched || !(atomic_load(&g->pending) & PG_PEND_SIGNAL))
+				return;
+			if (pg_on_own_stack(g, uc)) {
+				own_stack_leave(g, 0, NULL);
 				return;
 			}
-			pg_rt_raise(g);
-			pg_rt_settle(g);
-			pg_signal_route(g);
-			pg_sig_route(sig, info, mine ? g : NULL);
-			pg_rt_lower(g);
-			if (!sched && atomic_load(&g->pending) & PG_PEND_SIGNAL) {
-				int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
-				if (begun >= 0)
-					pg_sig_deliver(g, uc);
-				pg_libc_handler_end(g, begun);
-			}
+			int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+			pg_own_stack_hide(g, uc);
+			if (begun >= 0)
+				pg_sig_deliver(g, uc);
+			pg_libc_handler_end(g, begun);
+			own_stack_again(g, uc);
 			return;
 		}
 	}
 
-	/* In user code: here and now.  The kernel has put the handler's mask in force on this thread. */
+	/* In user code: here and now.  The kernel has put the handler's mask in force on this thread; with SA_ONSTACK a full one. */
 	struct pg_ksigaction a = pg_sigacts[sig];
 	uint64_t old = pg_uc_mask(uc);
 	if (a.handler == (void *)SIG_DFL || a.handler == (void *)SIG_IGN) {
@@ -198,6 +249,11 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		}
 		return; /* changed while it was on its way */
 	}
+	if (pg_unlikely(pg_on_own_stack(g, uc)) && atomic_load_explicit(&g->rt, memory_order_relaxed) == 0) {
+		if (!fault || !pg_fault_overflow(g, sig, info, uc))
+			own_stack_leave(g, sig, info);
+		return;
+	}
 	int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
 	if (begun < 0 && !fault) {
 		/* At the next rt_exit, or by the kick when the fork is over. */
@@ -207,13 +263,14 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		return;
 	}
 	pg_rt_raise(g);
-	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), false);
+	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), (a.flags & SA_ONSTACK) != 0);
 	pg_rt_lower(g);
 	if (a.flags & SA_RESETHAND)
 		pg_sigacts[sig].handler = (void *)SIG_DFL;
 	g->sig_ran++;
 	if (!(a.flags & SA_RESTART))
 		g->sig_norestart++;
+	pg_own_stack_hide(g, uc);
 	((void (*)(int, siginfo_t *, void *))a.handler)(sig, info, ctx);
 	/* The kernel's mask now, not by the return: we may be moved to another thread in between. */
 	pg_rt_raise(g);
@@ -223,6 +280,7 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 	    atomic_load_explicit(&g->rt, memory_order_relaxed) == 0)
 		pg_sig_deliver(g, uc);
 	pg_libc_handler_end(g, begun);
+	own_stack_again(g, uc);
 }
 
 /* In a fork's child: no pending signals, one thread. */
@@ -233,6 +291,7 @@ void pg_signal_forked(void)
 
 	g->sigclass = -1;
 	g->wiredm = NULL;
+	atomic_store(&pg_sig_transit, 0);
 	pg_sigqueue_forked();
 	pg_sigtimers_forked();
 	pg_sigmask_forked();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files about signals share: signal.c (delivery), sigqueue.c (pending signals), sigtimer.c, sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
+/* What the files about signals share: signal.c (delivery), sigqueue.c (pending signals), signode.c, sigtimer.c, sigcalls.c (what programs call), sigmask.c (masks), kick.c (signal 32). */
 #ifndef PG_SIGSTATE_H
 #define PG_SIGSTATE_H
 
@@ -11,6 +11,10 @@
 #include "core/signal.h"
 
 enum { PG_NSIG = 64 };
+#define PG_FAULTS (pg_sigbit(SIGSEGV) | pg_sigbit(SIGBUS) | pg_sigbit(SIGFPE) | pg_sigbit(SIGILL) | pg_sigbit(SIGTRAP) | pg_sigbit(SIGSYS))
+#ifndef SS_AUTODISARM
+#define SS_AUTODISARM (1u << 31)
+#endif
 #define PG_UNBLOCKABLE (pg_sigbit(SIGKILL) | pg_sigbit(SIGSTOP) | pg_sigbit(32) | pg_sigbit(33))
 
 /* The kernel's form. */
@@ -36,6 +40,7 @@ struct pg_sigq *pg_sigq_get(bool limited);
 void pg_sigq_put(struct pg_sigq *q);
 
 extern _Atomic uint64_t pg_sig_procpend;              /* signals for the process that no G has taken yet */
+extern _Atomic int pg_sig_transit;                    /* handlers of the kernel's that have not yet said for whom their signal is */
 extern _Atomic uint64_t pg_sig_accepted;              /* what some live G has unblocked */
 extern _Atomic uint32_t pg_sig_accept_gen, pg_sig_accept_applied;
 extern int pg_sysmon_tid;
@@ -120,6 +125,16 @@ void pg_sigtimer_fired(const siginfo_t *info);
 /* From the inbox: to its thread.  rt > 0. */
 void pg_sigtimer_deliver(uint64_t timer);
 bool pg_sig_inbox_timer(struct pg_g *g, uint64_t timer); /* like pg_sig_inbox; false: no node */
+/* fault.c: the alternate stacks of Ms, and the default action of SIGSEGV. */
+extern _Atomic bool pg_onstack_faults;
+int pg_own_stack_install(struct pg_m *m);                  /* on m; 0 or -errno */
+void pg_own_stack_hide(struct pg_g *g, ucontext_t *uc);    /* as if there were none: for the program's handlers */
+void pg_own_stack_fix(struct pg_g *g, ucontext_t *uc);     /* at the end of a handler that may have been moved: rt > 0 */
+bool pg_on_own_stack(struct pg_g *g, const ucontext_t *uc); /* the calling handler is on an M's */
+/* On an M's stack, for a handler of the program: its thread has run over.  Natively no frame of the handler fits: the process dies. */
+bool pg_fault_overflow(struct pg_g *g, int sig, siginfo_t *info, const ucontext_t *uc);
+void pg_fault_action(struct pg_ksigaction *k);
+bool pg_fault_is(const struct pg_ksigaction *k);
 void pg_kick_do_cmd(struct pg_g *g);
 void pg_sigqueue_forked(void), pg_sigtimers_forked(void), pg_sigmask_forked(void), pg_sigcalls_forked(void), pg_kick_forked(void);
 

@@ -91,6 +91,33 @@ int pg_attr_read(const pthread_attr_t *attr, struct pg_attr *out)
 	return err;
 }
 
+/*
+ * Core adds to the size that was asked for.  pthread_attr_getstacksize of a running thread's attributes says what was asked for, and
+ * pthread_attr_getstack the true bounds: language runtimes reckon from them where the guard is.  The attributes hold the
+ * former; their last word, which glibc leaves alone, says that they are such, as long as nobody has set another stack.
+ */
+_Static_assert(sizeof(pthread_attr_t) == 7 * sizeof(uintptr_t), "the word at the end is free");
+
+static size_t extra(void) { return (pg_stack_overhead() + 12288 + 4095) & ~(size_t)4095; }
+
+static uintptr_t mark(void *lo, size_t size)
+{
+	return ((uintptr_t)lo ^ size << 20 ^ (uintptr_t)0x7067724174747221ull) | 1;
+}
+
+static uintptr_t *last_word(const pthread_attr_t *attr) { return (uintptr_t *)(uintptr_t)attr + 6; }
+
+PG_EXPORT int pthread_attr_getstack(const pthread_attr_t *attr, void **lo, size_t *size)
+{
+	int err = PG_REAL(pthread_attr_getstack)(attr, lo, size);
+
+	if (err == 0 && pg_unlikely(*last_word(attr) == mark(*lo, *size))) {
+		*lo = (char *)*lo - extra();
+		*size += extra();
+	}
+	return err;
+}
+
 static int fill(struct pg_g *g, pthread_attr_t *attr)
 {
 	struct sched_param param = { .sched_priority = g->prio };
@@ -99,14 +126,10 @@ static int fill(struct pg_g *g, pthread_attr_t *attr)
 	cpu_set_t cpus;
 	int err;
 
-	/* What core adds to the size that was asked for is not shown; it lies at the far end then. */
-	if (!g->userstack) {
-		size_t extra = (pg_stack_overhead() + 12288 + 4095) & ~(size_t)4095;
-
-		if (extra < size) {
-			lo += extra;
-			size -= extra;
-		}
+	if (!g->userstack && extra() < size) {
+		lo += extra();
+		size -= extra();
+		*last_word(attr) = mark(lo, size);
 	}
 	pthread_attr_setstack(attr, lo, size);
 	pthread_attr_setguardsize(attr, g->guard);

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 
 #include "arch.h"
+#include "core/signal.h"
 #include "shim/objects.h"
 
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
@@ -102,6 +103,7 @@ void pg_thread_main(struct pg_g *g)
 
 void pg_thread_end(struct pg_g *g)
 {
+	pg_signal_last(g);
 	g->exiting = 1;
 	if (call_tls_dtors)
 		call_tls_dtors();
