@@ -250,6 +250,8 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 			pg_sys(SYS_sched_yield);
 	}
 	pg_unlock(&lock);
+	/* Who does nothing else is hardly ever met outside of the runtime, where it could be preempted. */
+	pg_yield();
 	pg_rt_exit(g);
 	return r;
 }
