@@ -5,7 +5,8 @@
  * Stopping: every M and every native thread is kept from entering the runtime (ATTN_STOP), and we wait until none is inside.
  * Nobody is kept from running user code: libc's fork takes the locks of malloc and stdio itself, and whoever holds one must be able to
  * let it go.  A G that was preempted inside libc might hold one and could not: fork waits for those first
- * (pg_preempted_in_libc).
+ * (pg_preempted_in_libc), and for handlers that interrupted libc, dlopen and dlclose (pg_handlers_in_libc): ld.so has a lock that
+ * libc's fork does not know.
  *
  * Our handlers are the first that libc knows of, so prepare runs last, right before libc takes its locks, and child runs
  * first.  In the child the runtime is as before the first pthread_create: the caller is the first thread, native; the
@@ -108,7 +109,7 @@ static void prepare(void)
 		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1)) {
 			atomic_store(&pg_handlers_put_off, false);
 			atomic_store(&pg_sched.stopped, 1);
-			/* pairs with pg_libc_handler_begin.  One that was left by a jump is counted for ever: not without end. */
+			/* pairs with pg_libc_handler_begin.  One that was left by setcontext, or waits for us, stays: not without end. */
 			if (atomic_load(&pg_handlers_in_libc) == (int)g->libc_handlers || (until && pg_now() > until))
 				break;
 			if (until == 0)
