@@ -16,6 +16,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "arch.h"
@@ -33,7 +34,9 @@ extern void pg_foreach_foreign(void (*fn)(struct pg_g *, void *), void *arg);
 unsigned pg_fork_gen; /* counts forks, for pthread_once */
 
 enum { LIBC_PATIENCE = 100000000 };
+static const struct timespec brief = {0, 20000};
 static _Atomic int forking;
+_Atomic int pg_fork_wanted; /* threads that wait to fork: no dlopen begins */
 
 static bool inside(struct pg_g *g)
 {
@@ -98,11 +101,13 @@ static void nudge_late(void)
 static void prepare(void)
 {
 	struct pg_g *g = pg_self();
-	int none = 0;
+	int none = 0, own = (int)g->libc_handlers;
 	int64_t until = 0;
 
 	if (!atomic_load(&pg_started))
 		return;
+	atomic_fetch_add(&pg_fork_wanted, 1);
+	atomic_fetch_sub(&pg_handlers_in_libc, own); /* two that fork in handlers do not wait for each other */
 	/* One at a time, and nobody preempted in the middle of libc, or in a handler that interrupted it. */
 	for (;;) {
 		pg_rt_enter(g);
@@ -110,7 +115,7 @@ static void prepare(void)
 			atomic_store(&pg_handlers_put_off, false);
 			atomic_store(&pg_sched.stopped, 1);
 			/* pairs with pg_libc_handler_begin.  One that was left by setcontext, or waits for us, stays: not without end. */
-			if (atomic_load(&pg_handlers_in_libc) == (int)g->libc_handlers || (until && pg_now() > until))
+			if (atomic_load(&pg_handlers_in_libc) <= 0 || (until && pg_now() > until))
 				break;
 			if (until == 0)
 				until = pg_now() + LIBC_PATIENCE;
@@ -122,9 +127,11 @@ static void prepare(void)
 		pg_yield();
 		pg_rt_exit(g);
 	}
+	atomic_fetch_sub(&pg_fork_wanted, 1);
+	atomic_fetch_add(&pg_handlers_in_libc, own);
 	/* From here to parent or child we stay inside. */
 	struct pg_m *mine = g->mode == PG_GREEN ? g->m : NULL;
-	for (;;) {
+	for (int tries = 0;; tries++) {
 		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
 			if (m != mine)
 				atomic_fetch_or(&m->attn, PG_ATTN_STOP);
@@ -132,7 +139,11 @@ static void prepare(void)
 		pg_membarrier();
 		if (quiet(mine))
 			break;
-		pg_sys(SYS_sched_yield);
+		/* Whoever is inside may have to wait for a CPU, which yielding among spinners does not give it. */
+		if (tries < 8)
+			pg_sys(SYS_sched_yield);
+		else
+			pg_sys(SYS_nanosleep, &brief, NULL);
 	}
 }
 
@@ -183,6 +194,7 @@ static void child(void)
 	pg_stack_forked();
 	atomic_store(&forking, 0);
 	atomic_store(&pg_preempted_in_libc, 0);
+	atomic_store(&pg_fork_wanted, 0);
 	atomic_store(&pg_handlers_in_libc, (int)g->libc_handlers);
 	pg_rt_exit(g);
 }
