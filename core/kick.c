@@ -219,16 +219,18 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	errno = e;
 }
 
+/* Held while an M is made as well: it has its maker's ids, which must not change before it is known. */
+struct pg_lock pg_idlock;
+
 long pg_allthreads_syscall(long nr, long a, long b, long c);
 long pg_allthreads_syscall(long nr, long a, long b, long c)
 {
-	static struct pg_lock lock;
 	struct pg_g *g = pg_self();
 	int self, pid = getpid();
 	long r;
 
 	pg_rt_enter(g);
-	pg_lock(&lock);
+	pg_lock(&pg_idlock);
 	self = (int)pg_sys(SYS_gettid);
 	r = pg_sys(nr, a, b, c);
 	if (r >= 0) {
@@ -249,7 +251,7 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 		while (atomic_load(&cmd.left) != 0)
 			pg_sys(SYS_sched_yield);
 	}
-	pg_unlock(&lock);
+	pg_unlock(&pg_idlock);
 	/* Who does nothing else is hardly ever met outside of the runtime, where it could be preempted. */
 	pg_yield();
 	pg_rt_exit(g);

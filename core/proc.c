@@ -138,10 +138,12 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 		pg_acquirep(m, p);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	m->sigmask = all;
+	pg_lock(&pg_idlock);
 	publishm(m);
 	r = pg_arch_clone(mstart, m->g0.stack_top,
 			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
 			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
+	pg_unlock(&pg_idlock);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
 	if (r < 0 && p)
 		pg_releasep(m);

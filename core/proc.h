@@ -79,6 +79,7 @@ static inline void pg_signal_route(struct pg_g *g)
 }
 void pg_kick(struct pg_m *m);          /* signal 32 to this M */
 void pg_spawn(void);
+extern struct pg_lock pg_idlock;       /* kick.c; before the sched lock, which is not held */
 extern struct pg_g *pg_sysmon_g;               /* set while it runs */
 
 /* timer.c */
