@@ -5,7 +5,8 @@
  * Stopping: every M and every native thread is kept from entering the runtime (ATTN_STOP), and we wait until none is inside.
  * Nobody is kept from running user code: libc's fork takes the locks of malloc and stdio itself, and whoever holds one must be able to
  * let it go.  A G that was preempted inside libc might hold one and could not: fork waits for those first
- * (pg_preempted_in_libc).
+ * (pg_preempted_in_libc), and for handlers that interrupted libc, dlopen and dlclose (pg_handlers_in_libc): ld.so has a lock that
+ * libc's fork does not know.
  *
  * Our handlers are the first that libc knows of, so prepare runs last, right before libc takes its locks, and child runs
  * first.  In the child the runtime is as before the first pthread_create: the caller is the first thread, native; the
@@ -15,6 +16,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "arch.h"
@@ -32,7 +34,9 @@ extern void pg_foreach_foreign(void (*fn)(struct pg_g *, void *), void *arg);
 unsigned pg_fork_gen; /* counts forks, for pthread_once */
 
 enum { LIBC_PATIENCE = 100000000 };
+static const struct timespec brief = {0, 20000};
 static _Atomic int forking;
+_Atomic int pg_fork_wanted; /* threads that wait to fork: no dlopen begins */
 
 static bool inside(struct pg_g *g)
 {
@@ -97,19 +101,21 @@ static void nudge_late(void)
 static void prepare(void)
 {
 	struct pg_g *g = pg_self();
-	int none = 0;
+	int none = 0, own = (int)g->libc_handlers;
 	int64_t until = 0;
 
 	if (!atomic_load(&pg_started))
 		return;
+	atomic_fetch_add(&pg_fork_wanted, 1);
+	atomic_fetch_sub(&pg_handlers_in_libc, own); /* two that fork in handlers do not wait for each other */
 	/* One at a time, and nobody preempted in the middle of libc, or in a handler that interrupted it. */
 	for (;;) {
 		pg_rt_enter(g);
 		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1)) {
 			atomic_store(&pg_handlers_put_off, false);
 			atomic_store(&pg_sched.stopped, 1);
-			/* pairs with pg_libc_handler_begin.  One that was left by a jump is counted for ever: not without end. */
-			if (atomic_load(&pg_handlers_in_libc) == (int)g->libc_handlers || (until && pg_now() > until))
+			/* pairs with pg_libc_handler_begin.  One that was left by setcontext, or waits for us, stays: not without end. */
+			if (atomic_load(&pg_handlers_in_libc) <= 0 || (until && pg_now() > until))
 				break;
 			if (until == 0)
 				until = pg_now() + LIBC_PATIENCE;
@@ -121,9 +127,11 @@ static void prepare(void)
 		pg_yield();
 		pg_rt_exit(g);
 	}
+	atomic_fetch_sub(&pg_fork_wanted, 1);
+	atomic_fetch_add(&pg_handlers_in_libc, own);
 	/* From here to parent or child we stay inside. */
 	struct pg_m *mine = g->mode == PG_GREEN ? g->m : NULL;
-	for (;;) {
+	for (int tries = 0;; tries++) {
 		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
 			if (m != mine)
 				atomic_fetch_or(&m->attn, PG_ATTN_STOP);
@@ -131,7 +139,11 @@ static void prepare(void)
 		pg_membarrier();
 		if (quiet(mine))
 			break;
-		pg_sys(SYS_sched_yield);
+		/* Whoever is inside may have to wait for a CPU, which yielding among spinners does not give it. */
+		if (tries < 8)
+			pg_sys(SYS_sched_yield);
+		else
+			pg_sys(SYS_nanosleep, &brief, NULL);
 	}
 }
 
@@ -182,6 +194,7 @@ static void child(void)
 	pg_stack_forked();
 	atomic_store(&forking, 0);
 	atomic_store(&pg_preempted_in_libc, 0);
+	atomic_store(&pg_fork_wanted, 0);
 	atomic_store(&pg_handlers_in_libc, (int)g->libc_handlers);
 	pg_rt_exit(g);
 }

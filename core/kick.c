@@ -18,7 +18,8 @@
 #include "core/syscall.h"
 
 static struct { long nr, a, b, c, r; _Atomic uint32_t seq, left; _Atomic bool differs; } cmd;
-static struct pg_lock cmd_lock; /* one command at a time; an M neither begins nor ends in the middle of one.  Rank: first */
+/* One command at a time; held while an M is made as well, which has its maker's ids, and before one ends.  Rank: first. */
+struct pg_lock pg_idlock;
 _Atomic int pg_preempted_in_libc; /* Gs that were preempted inside libc and have not gone on; fork waits for them */
 
 extern void pg_find_text(uintptr_t *libc_lo, uintptr_t *libc_hi, uintptr_t *ld_lo, uintptr_t *ld_hi);
@@ -149,29 +150,11 @@ void pg_kick_do_cmd(struct pg_g *g)
 	atomic_fetch_sub(&cmd.left, 1);
 }
 
-uint32_t pg_kick_seq(void)
-{
-	return atomic_load(&cmd.seq);
-}
-
-void pg_kick_mstart(struct pg_m *m)
-{
-	if (atomic_load(&cmd.seq) == m->g0.cmdseq)
-		return;
-	/* Its creator may not have obeyed yet when it was cloned.  The lock: until then it answers by the handler. */
-	pg_lock(&cmd_lock);
-	if (atomic_load(&cmd.seq) != m->g0.cmdseq) {
-		m->g0.cmdseq = atomic_load(&cmd.seq);
-		pg_sys(cmd.nr, cmd.a, cmd.b, cmd.c);
-	}
-	pg_unlock(&cmd_lock);
-}
-
 void pg_kick_mend(struct pg_m *m)
 {
-	pg_lock(&cmd_lock);
+	pg_lock(&pg_idlock);
 	m->tid = 0;
-	pg_unlock(&cmd_lock);
+	pg_unlock(&pg_idlock);
 }
 
 static void kick(int sig, siginfo_t *info, void *ctx)
@@ -265,7 +248,7 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 	long r;
 
 	pg_rt_enter(g);
-	pg_lock(&cmd_lock);
+	pg_lock(&pg_idlock);
 	self = (int)pg_sys(SYS_gettid);
 	r = pg_sys(nr, a, b, c);
 	if (r >= 0) {
@@ -290,7 +273,9 @@ long pg_allthreads_syscall(long nr, long a, long b, long c)
 		if (atomic_load(&cmd.differs))
 			r = PG_ALLTHREADS_DIFFER;
 	}
-	pg_unlock(&cmd_lock);
+	pg_unlock(&pg_idlock);
+	/* Who does nothing else is hardly ever met outside of the runtime, where it could be preempted. */
+	pg_yield();
 	pg_rt_exit(g);
 	return r;
 }
@@ -312,5 +297,5 @@ void pg_signal_started(void)
 void pg_kick_forked(void)
 {
 	pg_sys(SYS_rt_sigaction, PG_SIG_KICK, &kick_before, NULL, 8);
-	cmd_lock = (struct pg_lock){0};
+	pg_idlock = (struct pg_lock){0};
 }

@@ -16,7 +16,7 @@
 #include "core/sigstate.h"
 #include "core/thread.h"
 
-enum { MAXMODS = 256 };
+enum { MAXMODS = 256, PATIENCE = 100000000 };
 static struct mod { ptrdiff_t off; const void *image; size_t filesz, memsz; } mods[MAXMODS];
 static int nmods;
 static int startup_objects;       /* how many objects the program started with: the first ones on ld.so's list */
@@ -24,6 +24,7 @@ static bool too_many;             /* the table has not got all of theirs */
 static _Atomic uint64_t late;     /* bit 0: others have TLS; above, a count of changes */
 static _Atomic int loading;       /* calls of dlopen under way: their constructors may make threads */
 static _Atomic unsigned long long counted[2]; /* ld.so's counts of objects added and removed at the last look */
+extern _Atomic int pg_fork_wanted;
 static const char *libc_base, *own_base, *ld_base;
 static size_t static_size; /* of the static TLS, with struct pthread */
 static bool initialised;
@@ -216,11 +217,18 @@ void pg_modules_init(char *rtld, const void *in_ldso, size_t size)
 	pg_tls_look();
 }
 
-/* Counted like a handler that interrupted libc. */
+/* Counted like a handler that interrupted libc.  Inside another one it does not wait: the fork waits for that. */
 int pg_ldso_begin(struct pg_g *g)
 {
+	int64_t until = 0;
 	int begun;
 
+	/* A handler may have jumped out of fork: not without end. */
+	while (pg_unlikely(atomic_load(&pg_fork_wanted) > 0) && g->libc_handlers == 0 && (until == 0 || pg_now() < until)) {
+		if (until == 0)
+			until = pg_now() + PATIENCE;
+		pg_yield();
+	}
 	while ((begun = pg_libc_handler_begin(g, text[0])) < 0)
 		pg_yield();
 	return begun;

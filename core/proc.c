@@ -81,7 +81,6 @@ static void mstart(void *arg)
 	if (pg_main_g.name[0] != '\0')
 		pg_sys(SYS_prctl, PR_SET_NAME, pg_main_g.name);
 	pg_tls_robust(m->g0.tcb);
-	pg_kick_mstart(m);
 	pg_own_stack_install(m);
 	pg_schedule(m);
 }
@@ -109,7 +108,6 @@ static struct pg_m *allocm(void)
 		atomic_store(&m->attn, PG_ATTN_FENCE);
 	atomic_store(&m->g0.rt, 1);
 	m->cur = &m->g0;
-	m->g0.cmdseq = pg_kick_seq();
 	m->rnd = (uint32_t)(uintptr_t)m ^ 0x9e3779b9u;
 	if (m->rnd == 0)
 		m->rnd = 1;
@@ -139,10 +137,12 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 		pg_acquirep(m, p);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	m->sigmask = all;
+	pg_lock(&pg_idlock);
 	publishm(m);
 	r = pg_arch_clone(mstart, m->g0.stack_top,
 			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
 			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
+	pg_unlock(&pg_idlock);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
 	if (r < 0 && p)
 		pg_releasep(m);

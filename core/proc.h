@@ -81,10 +81,9 @@ static inline void pg_signal_route(struct pg_g *g)
 		pg_signal_route_slow(g);
 }
 void pg_kick(struct pg_m *m);          /* signal 32 to this M */
-uint32_t pg_kick_seq(void);            /* kick.c: the last pg_allthreads_syscall */
-void pg_kick_mstart(struct pg_m *m);   /* a new M obeys what it may have missed: m->g0.cmdseq was set before its clone */
 void pg_kick_mend(struct pg_m *m);     /* its OS thread is about to end: no more kicks, m->tid = 0 */
 void pg_spawn(void);
+extern struct pg_lock pg_idlock;       /* kick.c; before the sched lock, which is not held */
 extern struct pg_g *pg_sysmon_g;               /* set while it runs */
 
 /* timer.c */

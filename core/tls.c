@@ -132,6 +132,17 @@ void pg_tls_learn_res(void)
 		lay.res_off = res - tp;
 }
 
+/* Robust mutexes that the thread holds, and the one it is about to take or let go. */
+static void empty_robust(char *tcb)
+{
+	long *head = (long *)(tcb + lay.robust_off);
+
+	if (lay.robust_off >= 0) {
+		head[0] = (long)head;
+		head[2] = 0;
+	}
+}
+
 static void init_tcb(char *tcb)
 {
 	char *from = pg_arch_tp();
@@ -141,12 +152,9 @@ static void init_tcb(char *tcb)
 	*(int *)(tcb + PG_TCB_MULTIPLE_THREADS) = 1;
 	memcpy(tcb + PG_TCB_STACK_GUARD, from + PG_TCB_STACK_GUARD, sizeof(uintptr_t));
 	memcpy(tcb + PG_TCB_POINTER_GUARD, from + PG_TCB_POINTER_GUARD, sizeof(uintptr_t));
-	if (lay.robust_off >= 0) {
-		long *r = (long *)(tcb + lay.robust_off), *rf = (long *)(from + lay.robust_off);
-		r[0] = (long)r;
-		r[1] = rf[1];
-		r[2] = 0;
-	}
+	if (lay.robust_off >= 0)
+		((long *)(tcb + lay.robust_off))[1] = ((long *)(from + lay.robust_off))[1];
+	empty_robust(tcb);
 	if (lay.rseq_off >= 0)
 		((struct rseq *)(tcb + lay.rseq_off))->cpu_id = (uint32_t)RSEQ_CPU_ID_UNINITIALIZED;
 }
@@ -211,6 +219,7 @@ void pg_tls_again(struct pg_g *g)
 {
 	if (pg_unlikely(g->threads_gen != threads_gen))
 		join_threads(g);
+	empty_robust(g->tcb); /* those that the former thread died with are others' now */
 	*(uint32_t *)((char *)g->tcb + lay.tid_off) = g->tid;
 }
 

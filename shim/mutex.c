@@ -195,9 +195,12 @@ static int foreign_lock(struct pg_g *g, struct pg_mutex *m, clockid_t clock, con
 	if (m->kind < 0)
 		return EINVAL; /* destroyed */
 	identify(g, m->kind);
-	r = PG_REAL(pthread_mutex_trylock)((pthread_mutex_t *)m);
-	if (r != EBUSY)
-		return r;
+	/* Not when it has an OS thread of its own: glibc's trylock of an unrecoverable mutex leaves it locked. */
+	if (g->mode == PG_GREEN) {
+		r = PG_REAL(pthread_mutex_trylock)((pthread_mutex_t *)m);
+		if (r != EBUSY)
+			return r;
+	}
 	pg_entersyscall(g);
 	r = real_lock(m, clock, ts);
 	pg_exitsyscall(g);

@@ -188,9 +188,9 @@ static void *parked(void *arg)
 		setfsuid(getuid());
 		ok = read(pipes[2][0], &c, 1) == 1;
 		break;
-	case 17:
+	case 17: /* now and then out of it */
 		while (!is_open)
-			sched_yield();
+			usleep(100);
 		ok = 1;
 		break;
 	}
@@ -304,7 +304,11 @@ static void *load(void *arg)
 		fprintf(null, "%d %s\n", rand_r(&seed), "is a number");
 		if (arg == NULL && (h = dlopen(module, RTLD_NOW)) != NULL)
 			dlclose(h);
-		sched_yield();
+		/* More Ps than CPUs: whoever only yields to its like keeps the forkers from running. */
+		if (rand_r(&seed) % 2)
+			usleep(50);
+		else
+			sched_yield();
 	}
 	return arg;
 }
