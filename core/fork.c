@@ -57,10 +57,15 @@ static bool quiet(struct pg_m *mine)
 	bool in = false;
 
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink) {
+		uint32_t s = atomic_load(&m->switches);
 		struct pg_g *g = *(struct pg_g *volatile *)&m->cur;
 		if (m == mine || m->tid == 0)
 			continue;
-		if (atomic_load(&g->rt) > 0)
+		/* The rt of cur is this M's only while it does not switch, see pg_retake. */
+		if (atomic_load(&g->rt) > 0 || atomic_load(&m->switches) != s)
+			return false;
+		/* One that woke up for the last fork may have cleared ours; before its rt was 0, so look after that. */
+		if (!(atomic_load(&m->attn) & PG_ATTN_STOP))
 			return false;
 	}
 	if (pg_sysmon_g && pg_sysmon_g != pg_self_ && inside(pg_sysmon_g))
@@ -68,7 +73,7 @@ static bool quiet(struct pg_m *mine)
 	pg_foreach_g(one_inside, &in);
 	pg_foreach_foreign(one_inside, &in);
 	one_inside(&pg_main_g, &in);
-	return !in;
+	return !in && atomic_load(&pg_nullm.attn) & PG_ATTN_STOP;
 }
 
 static void start_world(void)
@@ -112,7 +117,6 @@ static void prepare(void)
 	for (;;) {
 		pg_rt_enter(g);
 		if (atomic_load(&pg_preempted_in_libc) == 0 && atomic_compare_exchange_strong(&forking, &none, 1)) {
-			atomic_store(&pg_handlers_put_off, false);
 			atomic_store(&pg_sched.stopped, 1);
 			/* pairs with pg_libc_handler_begin.  One that was left by setcontext, or waits for us, stays: not without end. */
 			if (atomic_load(&pg_handlers_in_libc) <= 0 || (until && pg_now() > until))
@@ -132,12 +136,14 @@ static void prepare(void)
 	/* From here to parent or child we stay inside. */
 	struct pg_m *mine = g->mode == PG_GREEN ? g->m : NULL;
 	for (int tries = 0;; tries++) {
-		for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
+		struct pg_m *first = atomic_load(&pg_sched.allm);
+		for (struct pg_m *m = first; m; m = m->alllink)
 			if (m != mine)
 				atomic_fetch_or(&m->attn, PG_ATTN_STOP);
 		atomic_fetch_or(&pg_nullm.attn, PG_ATTN_STOP);
 		pg_membarrier();
-		if (quiet(mine))
+		/* An M that was made meanwhile does not know. */
+		if (quiet(mine) && atomic_load(&pg_sched.allm) == first)
 			break;
 		/* Whoever is inside may have to wait for a CPU, which yielding among spinners does not give it. */
 		if (tries < 8)

@@ -103,8 +103,11 @@ int pg_libc_handler_begin(struct pg_g *g, uintptr_t pc)
 	atomic_fetch_add(&pg_handlers_in_libc, 1); /* pairs with prepare in fork.c: it stores stopped, then looks */
 	if (atomic_load(&pg_sched.stopped) && g->libc_handlers == 0) {
 		atomic_store(&pg_handlers_put_off, true);
-		atomic_fetch_sub(&pg_handlers_in_libc, 1);
-		return -1;
+		/* pairs with nudge_late: if the world goes on already, nobody may look for us any more */
+		if (atomic_load(&pg_sched.stopped)) {
+			atomic_fetch_sub(&pg_handlers_in_libc, 1);
+			return -1;
+		}
 	}
 	if (g->libc_handlers < sizeof g->libc_frame / sizeof g->libc_frame[0])
 		g->libc_frame[g->libc_handlers] = (uintptr_t)__builtin_frame_address(0);

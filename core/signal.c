@@ -105,8 +105,12 @@ void pg_sig_deliver(struct pg_g *g, ucontext_t *uc)
 		pg_rt_raise(g);
 		sig = pg_sig_take(g, ~g->sigmask, &info);
 		pg_rt_lower(g);
-		if (sig == 0)
+		if (sig == 0) {
+			/* One that came while rt was raised found us inside the runtime, and left it to us. */
+			if (atomic_load(&g->pending) & PG_PEND_SIGNAL)
+				continue;
 			break;
+		}
 		uint32_t norestart = g->sig_norestart;
 		run(g, sig, &info, uc);
 		/* Natively the signal would have interrupted the call itself. */
@@ -134,6 +138,8 @@ void pg_interrupt(struct pg_g *g)
 	atomic_thread_fence(memory_order_seq_cst);
 	if (pg_wake(g, PG_WHY_SIGNAL) || g == pg_self_)
 		return;
+	/* pairs with pg_rt_exit: a G that is just leaving the runtime sees pending, or we see which M it is on */
+	pg_membarrier();
 	if (g->mode == PG_NATIVE && g->wiredm == NULL) {
 		pg_sys(SYS_tgkill, getpid(), g->tid, PG_SIG_KICK);
 		return;
@@ -198,6 +204,29 @@ void pg_signal_last(struct pg_g *g)
 	pg_rt_exit(g);
 }
 
+/*
+ * At the end of a handler that had raised rt: what came meanwhile found us inside the runtime, and left it to us.  The same after
+ * one was put off: the fork may have ended before it was queued.
+ */
+static void look_again(struct pg_g *g, ucontext_t *uc)
+{
+	int begun;
+
+	if (!(atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) ||
+	    atomic_load_explicit(&g->rt, memory_order_relaxed) > 0)
+		return;
+	if (pg_on_own_stack(g, uc)) {
+		own_stack_leave(g, 0, NULL);
+		return;
+	}
+	begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
+	pg_own_stack_hide(g, uc);
+	if (begun >= 0)
+		pg_sig_deliver(g, uc);
+	pg_libc_handler_end(g, begun);
+	own_stack_again(g, uc);
+}
+
 void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
@@ -221,18 +250,8 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		}
 		if (!thread && (sched || tomain || older || rt > 0)) {
 			pass_on(g, sig, info, mine ? g : NULL, rt);
-			if (rt > 0 || sched || !(atomic_load(&g->pending) & PG_PEND_SIGNAL))
-				return;
-			if (pg_on_own_stack(g, uc)) {
-				own_stack_leave(g, 0, NULL);
-				return;
-			}
-			int begun = pg_libc_handler_begin(g, pg_uc_pc(uc));
-			pg_own_stack_hide(g, uc);
-			if (begun >= 0)
-				pg_sig_deliver(g, uc);
-			pg_libc_handler_end(g, begun);
-			own_stack_again(g, uc);
+			if (!sched)
+				look_again(g, uc);
 			return;
 		}
 	}
@@ -260,6 +279,7 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		pg_rt_raise(g);
 		pg_gkill(g, sig, info);
 		pg_rt_lower(g);
+		look_again(g, uc);
 		return;
 	}
 	pg_rt_raise(g);
