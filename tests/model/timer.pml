@@ -6,7 +6,7 @@
  *             deadline; core/sched.c: findrunnable from the timers on, with polling and polluntil; core/netpoll_epoll.c:
  *             pg_netpoll_break and the break in pg_netpoll; core/proc.c: pg_handoffp (-DRETAKES).
  * Command     tests/model/run quick timer
- * Size        quick 0.8 M states, 1.8 M (-DWAITS=2), 0.1 M (-DPOLLS), 1 to 3 s
+ * Size        quick 0.8 M and 0.1 M states (-DPOLLS), 3 s; all 7 M (-DWAITS=2), 9 s
  *
  * Two Ms, two Ps, two Gs; each waits WAITS times for a moment between 2 and END, and may be woken early, also when it waits
  * for something else already.  With -DPOLLS a G on a P begins to wait for a descriptor.  Time goes on when nothing
