@@ -85,6 +85,7 @@ static void mstart(void *arg)
 	m->tid = (int)pg_sys(SYS_gettid);
 	pg_tls_robust(m->g0.tcb);
 	pg_own_stack_install(m);
+	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m->sigmask, NULL, 8);
 	pg_schedule(m);
 }
 
@@ -128,7 +129,7 @@ static void publishm(struct pg_m *m)
 static bool newm(struct pg_p *p, bool spinning)
 {
 	struct pg_m *m = allocm();
-	uint64_t all = ~pg_sigbit(PG_SIG_KICK), old;
+	uint64_t all = ~0ull, old;
 	long r;
 
 	if (m == NULL)
@@ -136,8 +137,9 @@ static bool newm(struct pg_p *p, bool spinning)
 	m->nextp = NULL;
 	m->spinning = spinning;
 	pg_acquirep(m, p);
+	/* The kick too: it may change the mask that we are going to put back. */
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
-	m->sigmask = all;
+	m->sigmask = ~pg_sigbit(PG_SIG_KICK);
 	publishm(m);
 	r = pg_arch_clone(mstart, m->g0.stack_top,
 			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
