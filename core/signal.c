@@ -219,7 +219,9 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
 			return;
 		}
-		if (!thread && (sched || tomain || older || rt > 0)) {
+		/* g blocks it: the kernel's mask is behind for a moment. */
+		bool blocked = (g->sigmask & pg_sigbit(sig)) && atomic_load_explicit(&pg_started, memory_order_relaxed);
+		if (!thread && (sched || tomain || older || blocked || rt > 0)) {
 			pass_on(g, sig, info, mine ? g : NULL, rt);
 			if (rt > 0 || sched || !(atomic_load(&g->pending) & PG_PEND_SIGNAL))
 				return;
