@@ -82,6 +82,7 @@ static void mstart(void *arg)
 		pg_sys(SYS_prctl, PR_SET_NAME, pg_main_g.name);
 	pg_tls_robust(m->g0.tcb);
 	pg_own_stack_install(m);
+	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &m->sigmask, NULL, 8);
 	pg_schedule(m);
 }
 
@@ -125,7 +126,7 @@ static void publishm(struct pg_m *m)
 static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 {
 	struct pg_m *m = allocm();
-	uint64_t all = ~pg_sigbit(PG_SIG_KICK), old;
+	uint64_t all = ~0ull, old;
 	long r;
 
 	if (m == NULL)
@@ -135,15 +136,16 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 	m->firstg = g;
 	if (p)
 		pg_acquirep(m, p);
+	pg_lock(&pg_idlock); /* before the kick is blocked: whoever holds it may wait for us to answer one */
+	/* The kick too: it may change the mask that we are going to put back. */
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
-	m->sigmask = all;
-	pg_lock(&pg_idlock);
+	m->sigmask = ~pg_sigbit(PG_SIG_KICK);
 	publishm(m);
 	r = pg_arch_clone(mstart, m->g0.stack_top,
 			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
 			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
-	pg_unlock(&pg_idlock);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
+	pg_unlock(&pg_idlock);
 	if (r < 0 && p)
 		pg_releasep(m);
 	return r >= 0;

@@ -239,6 +239,8 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		/* What the kernel sends to the caller of write looks like kill. */
 		bool thread = !sched && (info->si_code == SI_TKILL || ((sig == SIGPIPE || sig == SIGXFSZ) &&
 								       info->si_code == SI_USER && info->si_pid == getpid()));
+		/* Nobody else could take it, and without sysmon nobody would tell us, asleep in the runtime, of what is in the inbox. */
+		thread |= !atomic_load_explicit(&pg_started, memory_order_relaxed);
 		bool mine = !sched && !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
 		bool tomain = g != &pg_main_g && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);
@@ -248,7 +250,9 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 			pg_gkill(g, sig, info); /* to itself: touches only its own queue */
 			return;
 		}
-		if (!thread && (sched || tomain || older || rt > 0)) {
+		/* g blocks it: the kernel's mask is behind for a moment. */
+		bool blocked = (g->sigmask & pg_sigbit(sig)) && atomic_load_explicit(&pg_started, memory_order_relaxed);
+		if (!thread && (sched || tomain || older || blocked || rt > 0)) {
 			pass_on(g, sig, info, mine ? g : NULL, rt);
 			if (!sched)
 				look_again(g, uc);

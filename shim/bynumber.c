@@ -501,7 +501,7 @@ PG_EXPORT long syscall(long n, ...)
 	g = pg_self();
 	if (n == SYS_futex)
 		return pg_ret(pg_futex(g, a));
-	if (n == SYS_exit && g->mode == PG_GREEN)
+	if (n == SYS_exit && atomic_load(&pg_started) && pg_is_ours(g))
 		pg_thread_end(g);
 	if (known(g, n, a, &r))
 		return pg_ret(r);
