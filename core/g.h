@@ -155,6 +155,7 @@ struct pg_g {
 	uint32_t sig_norestart;     /* of those, without SA_RESTART */
 	uint32_t libc_handlers;     /* handlers running on it that interrupted libc */
 	uintptr_t libc_frame[4];    /* where the first of them have their frames */
+	struct pg_tramp *tramps;    /* of a g0 and sysmon: handlers running there, innermost first; its own */
 	uint32_t cmdseq;            /* last pg_allthreads_syscall done by this OS thread (native G, g0) */
 };
 

@@ -160,6 +160,14 @@ void pg_kick_mend(struct pg_m *m)
 	pg_unlock(&pg_idlock);
 }
 
+/* The mask of a g0 or of sysmon, when this handler and those that it has interrupted have returned. */
+static void set_mask_below(struct pg_g *g, ucontext_t *uc, uint64_t mask)
+{
+	pg_set_uc_mask(uc, mask);
+	for (struct pg_tramp *t = g->tramps; t; t = t->prev)
+		pg_set_uc_mask(t->uc, mask);
+}
+
 static void kick(int sig, siginfo_t *info, void *ctx)
 {
 	ucontext_t *uc = ctx;
@@ -181,7 +189,7 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 	if (g == pg_sysmon_g) {
 		do {
 			gen = atomic_load(&pg_sig_accept_gen);
-			pg_set_uc_mask(uc, ~atomic_load(&pg_sig_accepted) & ~pg_sigbit(PG_SIG_KICK));
+			set_mask_below(g, uc, ~atomic_load(&pg_sig_accepted) & ~pg_sigbit(PG_SIG_KICK));
 		} while (gen != atomic_load(&pg_sig_accept_gen));
 		/* In force before it is said to be; the kick itself stays blocked until we return, so gen only grows. */
 		uint64_t m = pg_uc_mask(uc) | pg_sigbit(PG_SIG_KICK);
@@ -194,7 +202,7 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 			/* In force before it is said to be. */
 			uint64_t all = ~PG_UNBLOCKABLE | pg_sigbit(PG_SIG_KICK);
 			pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, 8);
-			pg_set_uc_mask(uc, ~PG_UNBLOCKABLE);
+			set_mask_below(g, uc, ~PG_UNBLOCKABLE);
 			g->m->sigmask = ~PG_UNBLOCKABLE;
 		}
 		return;

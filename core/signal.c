@@ -253,8 +253,15 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		/* g blocks it: the kernel's mask is behind for a moment. */
 		bool blocked = (g->sigmask & pg_sigbit(sig)) && atomic_load_explicit(&pg_started, memory_order_relaxed);
 		if (!thread && (sched || tomain || older || blocked || rt > 0)) {
+			struct pg_tramp t = {g->tramps, uc};
+			if (sched)
+				g->tramps = &t;
+			pg_barrier();
 			pass_on(g, sig, info, mine ? g : NULL, rt);
-			if (!sched)
+			pg_barrier();
+			if (sched)
+				g->tramps = t.prev;
+			else
 				look_again(g, uc);
 			return;
 		}

@@ -98,6 +98,13 @@ static inline bool pg_sig_default_ignored(int sig)
 	return sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH;
 }
 
+/* A handler that runs on a g0 or on sysmon.  A kick that interrupts it and changes the mask of the thread must change what it
+ * will go back to as well. */
+struct pg_tramp {
+	struct pg_tramp *prev;
+	ucontext_t *uc;
+};
+
 /* g's mask in the books; in the kernel too if asked to. rt > 0, g is the caller. */
 void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel);
 /* Takes one pending signal of set off g or off the process; 0: none.  By g, rt > 0. */
