@@ -16,6 +16,7 @@
  * that may be moved write that of the M they end on into the frame (pg_own_stack_fix); between that and the return they may be moved
  * once more, then two Ms have one stack until either changes it: harmless unless both threads die at once.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
@@ -36,7 +37,7 @@
 enum { RESERVE = 8192, NEAR = 256 }; /* for the handler; what code touches below its stack pointer */
 
 _Atomic bool pg_onstack_faults;  /* the program handles a fault with SA_ONSTACK, or did */
-extern char *__libc_stack_end;   /* of the first thread's stack: ld.so's */
+static char **stack_end;          /* ld.so's, of the first thread's stack; by dlsym: a reference would make ld.so a needed library */
 
 static size_t frame_size(void)
 {
@@ -104,12 +105,12 @@ static bool overflow(struct pg_g *g, const siginfo_t *info, const ucontext_t *uc
 
 	*lo = g->stack_lo;
 	*hi = g->stack_hi;
-	if (g == &pg_main_g && g->slab == NULL) {
+	if (g == &pg_main_g && g->slab == NULL && stack_end) {
 		/* It grows to the limit, and below that no mapping is near. */
 		struct rlimit rl;
 		if (pg_sys(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &rl) < 0 || rl.rlim_cur == RLIM_INFINITY)
 			return false;
-		*hi = (char *)(((uintptr_t)__libc_stack_end + 4095) & ~(uintptr_t)4095);
+		*hi = (char *)(((uintptr_t)*stack_end + 4095) & ~(uintptr_t)4095);
 		*lo = *hi - rl.rlim_cur;
 		if (!frame && addr >= sp - NEAR && addr < *lo + (256 << 10) && sp < *hi && addr > *lo - (1 << 20))
 			return true;
@@ -166,6 +167,11 @@ void pg_fault_action(struct pg_ksigaction *k)
 bool pg_fault_is(const struct pg_ksigaction *k)
 {
 	return k->handler == (void *)fault;
+}
+
+void pg_fault_init(void)
+{
+	stack_end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
 }
 
 void pg_fault_start(void)

@@ -355,6 +355,7 @@ int pg_start(void)
 	r = pg_tls_init();
 	if (r < 0)
 		return r;
+	pg_fault_init();
 	n = pg_knobs.maxprocs ? (int)pg_knobs.maxprocs : count_cpus();
 	pg_nprocs = n > 256 ? 256 : n;
 	pg_have_membarrier = pg_sys(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0;

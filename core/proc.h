@@ -69,6 +69,7 @@ extern bool pg_have_membarrier;
 void pg_m_syncsignals(struct pg_m *m, struct pg_g *g); /* signal.c: mask and alternate stack of g onto m */
 size_t pg_own_stack_size(void);        /* of an M's alternate stack */
 int pg_own_stack_install(struct pg_m *m);
+void pg_fault_init(void);                         /* looks up what it needs; not under rt */
 void pg_fault_start(void);             /* from now on stack overflows are reported */
 void pg_signal_gstart(struct pg_g *g); /* a thread begins, ends to live with its mask */
 void pg_signal_gend(struct pg_g *g);

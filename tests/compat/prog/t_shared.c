@@ -404,8 +404,9 @@ static void *waits(void *arg)
 	case 4: r = sem_wait(&s->sem); break;
 	case 5: r = sem_wait(named); break;
 	case 6:
+		r = 0; /* the turn may have come already */
 		pthread_mutex_lock(&s->m[RECURSIVE]);
-		while (s->turn != -1 && r <= 0)
+		while (s->turn != -1 && r == 0)
 			r = pthread_cond_wait(&s->cond, &s->m[RECURSIVE]);
 		pthread_mutex_unlock(&s->m[RECURSIVE]);
 		return (void *)(intptr_t)r;
