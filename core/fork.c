@@ -25,6 +25,7 @@
 #include "core/proc.h"
 #include "core/say.h"
 #include "core/signal.h"
+#include "core/thread.h"
 
 extern _Atomic int pg_preempted_in_libc, pg_handlers_in_libc;
 extern _Atomic bool pg_handlers_put_off;
@@ -40,7 +41,7 @@ _Atomic int pg_fork_wanted; /* threads that wait to fork: no dlopen begins */
 
 static bool inside(struct pg_g *g)
 {
-	return atomic_load(&g->rt) > 0 && atomic_load(&g->wait) != PG_W_PARKED;
+	return atomic_load(&g->rt) > 0 && atomic_load(&g->out) == 0;
 }
 
 static void one_inside(struct pg_g *g, void *arg)
@@ -160,6 +161,7 @@ static void parent(void)
 	start_world();
 	atomic_store(&forking, 0);
 	nudge_late();
+	pg_parent(pg_self());
 	pg_rt_exit(pg_self());
 }
 

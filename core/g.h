@@ -98,6 +98,7 @@ struct pg_g {
 	struct pg_g *schedlink;     /* next on a list of runnable or free Gs; owner of the list */
 	struct pg_timer timer;      /* its one deadline */
 	struct pg_note note;        /* a native G sleeps here */
+	_Atomic uint32_t out;       /* native: asleep in the runtime, or waiting for a stopped world; by the G, read by fork */
 	_Atomic uint32_t reason;    /* enum pg_reason */
 	int64_t since;              /* CLOCK_MONOTONIC ns at park, when somebody asked for it */
 
@@ -171,6 +172,9 @@ struct pg_m {
 	void *commitarg;
 	struct pg_p *nextp;         /* P handed over by startm; before its note is woken */
 	bool spinning;
+	bool retire;                /* shall end; sysmon, before its note is woken */
+	bool published;             /* on the list of all Ms */
+	bool parent;                /* has made a child: never ends; the M */
 	struct pg_g *firstg;        /* a G about to be wired, for which this M was made */
 	struct pg_g *lockedg;       /* a wired G that has ended here */
 	_Atomic int cleartid;       /* the kernel clears it when the thread is gone: sysmon.c, the dying */

@@ -9,6 +9,7 @@
  * A waker may be late and hit the next wait of the same G: all waits are loops around a condition.
  */
 #include <errno.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
 
@@ -101,6 +102,8 @@ unsigned pg_park_commit(struct pg_g *g, bool (*commit)(struct pg_g *, void *), v
 		pg_noteclear(&g->note);
 		w = PG_W_PREP;
 		if ((commit == NULL || commit(g, arg)) && atomic_compare_exchange_strong(&g->wait, &w, PG_W_PARKED)) {
+			/* pairs with quiet in fork.c: it stores stopped and looks at out; we store out and look at stopped. */
+			atomic_store(&g->out, 1);
 			while (!pg_notetsleep(&g->note, deadline)) {
 				if (atomic_load(&g->pending) & (PG_PEND_SIGNAL | PG_PEND_CANCEL)) {
 					if (pg_wake(g, PG_WHY_SIGNAL))
@@ -109,6 +112,10 @@ unsigned pg_park_commit(struct pg_g *g, bool (*commit)(struct pg_g *, void *), v
 					if (pg_wake(g, PG_WHY_TIMEOUT))
 						break;
 				}
+			}
+			while (atomic_store(&g->out, 0), pg_unlikely(atomic_load(&pg_sched.stopped))) {
+				atomic_store(&g->out, 1);
+				pg_sys(SYS_futex, &pg_sched.stopped, FUTEX_WAIT_PRIVATE, 1, NULL);
 			}
 		}
 	} else {

@@ -90,9 +90,31 @@ static struct pg_m *allocm(void)
 {
 	size_t tls = pg_tls_size();
 	size_t own = (sizeof(struct pg_m) + 63) / 64 * 64, n = own + pg_own_stack_size();
-	char *mem = pg_mmap_alloc(n + tls + 4096 + G0_STACK);
-	struct pg_m *m = (struct pg_m *)mem;
+	struct pg_m *m;
+	char *mem;
 
+	pg_lock(&pg_sched.lock);
+	m = pg_sched.mfree;
+	if (m)
+		pg_sched.mfree = m->link;
+	pg_unlock(&pg_sched.lock);
+	if (m) {
+		/* Second-hand: a valid object that others may still look at. */
+		m->retire = false;
+		m->prev = NULL;
+		m->ss_sp = NULL;
+		m->g0.cmdseq = 0;
+		m->g0.sp = NULL;
+		m->cur = &m->g0;
+		atomic_store(&m->cpumark, 0);
+		atomic_store(&m->kicked, 0);
+		atomic_store(&m->execing, 0);
+		atomic_fetch_and(&m->attn, PG_ATTN_STOP | PG_ATTN_FENCE);
+		atomic_store(&m->g0.rt, 1);
+		return m;
+	}
+	mem = pg_mmap_alloc(n + tls + 4096 + G0_STACK);
+	m = (struct pg_m *)mem;
 	if (mem == NULL)
 		return NULL;
 	/* Lowest the structure, then the alternate stack, the stack, TLS and TCB. */
@@ -117,6 +139,9 @@ static struct pg_m *allocm(void)
 
 static void publishm(struct pg_m *m)
 {
+	if (m->published)
+		return;
+	m->published = true;
 	m->alllink = atomic_load(&pg_sched.allm);
 	while (!atomic_compare_exchange_weak(&pg_sched.allm, &m->alllink, m))
 		;
@@ -146,9 +171,14 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
 	pg_unlock(&pg_idlock);
-	if (r < 0 && p)
+	if (r >= 0)
+		return true;
+	if (p)
 		pg_releasep(m);
-	return r >= 0;
+	m->tid = 0;
+	atomic_store(&m->g0.rt, 0);
+	pg_mfree(m);
+	return false;
 }
 
 bool pg_movem(struct pg_g *g)
@@ -188,6 +218,7 @@ static bool startm(struct pg_p *p, bool spinning)
 	m = pg_sched.midle;
 	if (m) {
 		pg_sched.midle = m->link;
+		pg_sched.nmidle--;
 		pg_unlock(&pg_sched.lock);
 		m->spinning = spinning;
 		m->nextp = p;
@@ -211,6 +242,8 @@ static bool startm(struct pg_p *p, bool spinning)
 			return true;
 		pg_lock(&pg_sched.lock);
 		pg_sched.mcount--;
+	} else {
+		pg_sched.capped = true; /* sysmon says it */
 	}
 	/* No M to be had: the P stays idle with what it has queued; whoever releases a P or comes back finds it. */
 	pg_pidleput(p);
@@ -305,12 +338,15 @@ void pg_stopm(struct pg_m *m)
 	pg_lock(&pg_sched.lock);
 	m->link = pg_sched.midle;
 	pg_sched.midle = m;
+	pg_sched.nmidle++;
 	pg_unlock(&pg_sched.lock);
 	/* Out of the runtime while asleep, so that stopping the world need not wait for us. */
 	atomic_store(&m->g0.rt, 0);
 	pg_signal_route(&m->g0);
 	pg_notesleep(&m->note);
 	pg_rt_enter(&m->g0);
+	if (pg_unlikely(m->retire))
+		pg_mexit(m);
 	pg_acquirep(m, m->nextp);
 	m->nextp = NULL;
 }

@@ -19,7 +19,10 @@ struct pg_glist {
 /* The scheduler's shared state. */
 struct pg_sched {
 	struct pg_lock lock;          /* everything here that is not atomic; rank: below all others, taken last */
-	struct pg_m *midle;
+	struct pg_m *midle;           /* idle Ms, nmidle of them, the last that worked first */
+	struct pg_m *mfree;           /* Ms without an OS thread */
+	int nmidle;
+	bool capped;                  /* PGREEN_MAXM was in the way, and nobody has been told */
 	struct pg_p *pidle;
 	struct pg_p *pspawn;          /* Ps that wait for an M which sysmon is to make */
 	_Atomic int npidle;
@@ -86,6 +89,13 @@ void pg_kick_mend(struct pg_m *m);     /* its OS thread is about to end: no more
 void pg_spawn(void);
 extern struct pg_lock pg_idlock;       /* kick.c; before the sched lock, which is not held */
 extern struct pg_g *pg_sysmon_g;               /* set while it runs */
+
+/* mexit.c */
+void pg_mexit(struct pg_m *m) __attribute__((noreturn)); /* m's OS thread ends; on its g0 */
+bool pg_bury(void);
+void pg_mfree(struct pg_m *m);                  /* m has no OS thread */
+void pg_retire(int64_t now);
+void pg_capped_say(void);                       /* stats.c */
 
 /* timer.c */
 void pg_timer_add(struct pg_p *p, struct pg_g *g, int64_t when);

@@ -451,19 +451,7 @@ static void end_wired(struct pg_m *m)
 		for (;;)
 			pg_notesleep(&m->note);
 	}
-	pg_lock(&pg_sched.lock);
-	pg_sched.mcount--;
-	pg_unlock(&pg_sched.lock);
-	atomic_store(&m->cleartid, 1);
-	pg_sys(SYS_set_tid_address, &m->cleartid);
-	m->dyinglink = atomic_load(&pg_sched.dying);
-	while (!atomic_compare_exchange_weak(&pg_sched.dying, &m->dyinglink, m))
-		;
-	pg_sysmon_poke();
-	pg_kick_mend(m);
-	atomic_store(&m->g0.rt, 0);
-	for (;;)
-		pg_sys(SYS_exit, 0);
+	pg_mexit(m);
 }
 
 void pg_schedule(struct pg_m *m)

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* What PGREEN_STATS and PGREEN_DEADLOCK print, from counters that are kept anyway.  On stderr, one line each. */
+/* What PGREEN_STATS, PGREEN_DEADLOCK and PGREEN_MAXM print, from what is kept anyway.  On stderr, one line each. */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/syscall.h>
+
+#include "arch.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -74,4 +79,87 @@ void pg_deadlock_check(void)
 	}
 	text[len] = 0;
 	pg_say("deadlock: all %d threads are asleep for good, waiting for: %s", c.parked, text);
+}
+
+/* ---- PGREEN_MAXM reached: which calls hold the OS threads ---- */
+
+static const struct { int nr; const char *name; } calls[] = {
+#define X(n) {SYS_##n, #n},
+	X(read) X(write) X(readv) X(writev) X(pread64) X(pwrite64) X(openat) X(open) X(close) X(fsync) X(fdatasync) X(poll) X(ppoll)
+	X(select) X(pselect6) X(epoll_wait) X(epoll_pwait) X(epoll_pwait2) X(accept) X(accept4) X(connect) X(recvfrom) X(recvmsg)
+	X(sendto) X(sendmsg) X(sendfile) X(splice) X(flock) X(fcntl) X(ioctl) X(wait4) X(waitid) X(futex) X(nanosleep)
+	X(clock_nanosleep) X(rt_sigtimedwait) X(rt_sigsuspend) X(semtimedop) X(semop) X(msgrcv) X(msgsnd) X(mq_timedreceive)
+	X(mq_timedsend) X(io_uring_enter) X(io_getevents) X(getdents64) X(fallocate) X(msync) X(unlinkat)
+#undef X
+};
+enum { NCALLS = sizeof calls / sizeof *calls };
+
+/* The system call that OS thread tid is in, or -1: it runs, or the kernel does not say. */
+static int call_of(int tid)
+{
+	char path[48] = "/proc/self/task/", digits[12], buf[64];
+	int n = 0, nr = 0, i = 0;
+	long fd, r;
+	char *s = path + 16;
+
+	for (; tid > 0; tid /= 10)
+		digits[n++] = (char)('0' + tid % 10);
+	while (n)
+		*s++ = digits[--n];
+	memcpy(s, "/syscall", 9);
+	fd = pg_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	r = pg_sys(SYS_read, fd, buf, sizeof buf - 1);
+	pg_sys(SYS_close, fd);
+	for (; i < r && buf[i] >= '0' && buf[i] <= '9'; i++)
+		nr = nr * 10 + buf[i] - '0';
+	return i ? nr : -1;
+}
+
+static size_t append(char *text, size_t len, size_t size, const char *s)
+{
+	while (*s && len < size - 1)
+		text[len++] = *s++;
+	text[len] = '\0';
+	return len;
+}
+
+void pg_capped_say(void)
+{
+	static bool said;
+	int held[NCALLS + 1] = {0}, all = 0, running = 0;
+	char text[256] = "";
+	size_t len = 0;
+
+	if (said || !pg_sched.capped)
+		return;
+	said = true;
+	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink) {
+		int tid = m->tid, nr, i = 0;
+		if (tid == 0 || *(struct pg_g *volatile *)&m->cur == &m->g0)
+			continue;
+		all++;
+		if ((nr = call_of(tid)) < 0) {
+			running++;
+			continue;
+		}
+		while (i < NCALLS && calls[i].nr != nr)
+			i++;
+		held[i]++;
+	}
+	for (int i = 0; i <= NCALLS; i++) {
+		char number[12];
+		int n = held[i], k = sizeof number;
+		if (n == 0)
+			continue;
+		for (number[--k] = '\0'; n; n /= 10)
+			number[--k] = (char)('0' + n % 10);
+		len = append(text, len, sizeof text, " ");
+		len = append(text, len, sizeof text, i < NCALLS ? calls[i].name : "others");
+		len = append(text, len, sizeof text, "=");
+		len = append(text, len, sizeof text, number + k);
+	}
+	pg_say("no more than %ld OS threads (PGREEN_MAXM), so work waits until one is free; %d of %d run, the others are in:%s",
+	       (long)pg_knobs.maxm, running, all, text);
 }

@@ -147,7 +147,7 @@ static void trace_line(int64_t now, int64_t start)
 		total += (int)(t - h);
 	}
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)
-		ms++;
+		ms += m->tid != 0;
 	idle = atomic_load(&pg_sched.npidle);
 	pg_say("SCHED %ldms: procs=%d idleprocs=%d threads=%d spinning=%d runqueue=%d local=%d waiters=%d gs=%d",
 	       (long)((now - start) / 1000000), pg_nprocs, idle, ms, atomic_load(&pg_sched.nmspinning),
@@ -161,21 +161,6 @@ static void nap(int64_t ns)
 	struct timespec ts = {ns / 1000000000, ns % 1000000000};
 
 	pg_sys(SYS_futex, &poked, FUTEX_WAIT_PRIVATE, 0, &ts);
-}
-
-/* Wired Gs whose threads are on their last way to the kernel: when they are gone, their joiners may know. */
-static bool bury(void)
-{
-	struct pg_m *m = atomic_exchange(&pg_sched.dying, NULL), *next;
-	bool any = m != NULL;
-
-	for (; m; m = next) {
-		next = m->dyinglink;
-		while (atomic_load(&m->cleartid) != 0)
-			pg_sys(SYS_sched_yield);
-		pg_finish_exit(m->lockedg);
-	}
-	return any;
 }
 
 static void *sysmon(void *arg)
@@ -207,7 +192,7 @@ static void *sysmon(void *arg)
 		pg_rt_enter(&sysmon_g);
 		/* Signals that came to a thread which sleeps on in the runtime. */
 		pg_signal_route(&sysmon_g);
-		did |= bury();
+		did |= pg_bury();
 		pg_spawn();
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
@@ -240,6 +225,8 @@ static void *sysmon(void *arg)
 		if (now - lastaudit > AUDIT) {
 			lastaudit = now;
 			pg_netpoll_audit(now);
+			pg_retire(now);
+			pg_capped_say();
 			pg_deadlock_check();
 		}
 		pg_rt_exit(&sysmon_g);

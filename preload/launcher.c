@@ -57,6 +57,7 @@ static const char *kind_text(const char *kind)
 		{"ann", "announced: others run on if it blocks"},
 		{"load", "announced: others run on if it blocks"},
 		{"annp", "announced: others run on if it blocks"},
+		{"spawn", "announced: others run on if it blocks"},
 		{"annr", "announced: others run on if it blocks"},
 		{"annv", "announced: others run on if it blocks"},
 		{"cann", "announced: others run on if it blocks; cancellation point"},

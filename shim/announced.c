@@ -6,6 +6,7 @@
  * after an EINTR that no handler of the program without SA_RESTART accounts for; v: returns nothing.
  * load: libc may open modules in it.
  * annp: `path` may be the entry of a green thread in /proc; if there is no such file, the call is made again with what stands in for it.
+ * spawn: makes a child process.
  * exec: no kick may be pending when the process becomes another program.
  */
 #include "shim/io.h"
@@ -93,6 +94,17 @@
 		pg_exitsyscall(pg_g_);										\
 		return pg_r_;											\
 	}
+#define GEN_spawn(ret, name, params, args)									\
+	PG_EXPORT ret name params										\
+	{													\
+		ENTER(0, pg_entersyscall)									\
+		if (pg_g_ != NULL)										\
+			pg_parent(pg_g_);									\
+		ret pg_r_ = PG_REAL(name) args;									\
+		LEAVE(0)											\
+		return pg_r_;											\
+	}
+
 #define GEN_own(ret, name, params, args)
 #define GEN_ann(ret, name, params, args) ONCE(0, pg_entersyscall, ret, name, params, args)
 #define GEN_annr(ret, name, params, args) AGAIN(0, pg_entersyscall, ret, name, params, args)

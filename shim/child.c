@@ -7,6 +7,8 @@
  */
 #include "shim/io.h"
 
+#include "core/thread.h"
+
 /* Blocks: until a child changes state.  Cancel: yes. */
 PG_EXPORT pid_t wait4(pid_t pid, int *status, int options, struct rusage *usage)
 {
@@ -59,6 +61,7 @@ PG_EXPORT int system(const char *command)
 
 	if (g != NULL) {
 		pg_io_testcancel(g);
+		pg_parent(g);
 		pg_io_enterlong(g);
 	}
 	r = PG_REAL(system)(command);

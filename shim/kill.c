@@ -44,7 +44,15 @@ static int send_native(long tid, int sig, const siginfo_t *si)
 
 static int send_native_self(int sig, const siginfo_t *si)
 {
-	return send_native(pg_sys0(SYS_gettid), sig, si);
+	struct pg_g *g = pg_self_;
+	int r = send_native(pg_sys0(SYS_gettid), sig, si);
+
+	/* The handler was put off, as another thread forks: it runs before we return all the same. */
+	if (g != NULL && pg_unlikely(atomic_load(&g->pending) != 0)) {
+		pg_rt_enter(g);
+		pg_rt_exit(g);
+	}
+	return r;
 }
 
 /* The calling G receives it before this returns, unless it is blocked.  0 or -errno. */

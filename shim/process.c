@@ -77,6 +77,7 @@ void pg_vfork_before(void)
 	(void)PG_REAL(sigaction);
 	(void)PG_REAL(pthread_sigmask);
 	if (g->mode == PG_GREEN) {
+		pg_parent(g);
 		pg_entersyscallblock(g);
 		/* as if wired: with its own M the child would wait for a P at its first pg_rt_enter */
 		g->wiredm = g->m;
