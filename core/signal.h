@@ -42,7 +42,7 @@ void pg_sigmask_restored(uint64_t mask);
 void pg_deliver(struct pg_g *g);
 /* The calling G jumps to a frame at sp: handlers that interrupted libc and have their frames below are over. */
 void pg_libc_handlers_left(struct pg_g *g, uintptr_t sp);
-/* A thread is about to end: runs the handlers of what has been sent before.  Blocks: the M, for a moment.  rt == 0. */
+/* A thread is about to end, or a handler to go: runs the handlers of what has been sent before.  Blocks: the M, for a moment.  rt == 0. */
 void pg_signal_last(struct pg_g *g);
 /* For the constructor and a fork in the child. */
 void pg_signal_init(void);

@@ -165,12 +165,15 @@ static int wait_queued(struct pg_g *g, struct pg_cond *c, struct pg_condwait *w,
 			pg_wait_abort(g);
 			return 0;
 		}
+		/* One that came while handlers ran has had its wake-up. */
+		if (pg_unlikely(pg_cancel_wanted(g))) {
+			pg_wait_abort(g);
+			return leave(c, w) ? EINTR : 0;
+		}
 		why = pg_park(g, deadline, PG_WAIT_cond);
 		if (atomic_load(&w->state) == SIGNALLED)
 			return 0;
 		if (why & PG_WHY_SIGNAL) {
-			if (pg_cancel_wanted(g))
-				return leave(c, w) ? EINTR : 0;
 			w->outer = g->condwait;
 			g->condwait = w;
 			pg_rt_exit(g); /* handlers run here */

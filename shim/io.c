@@ -16,6 +16,8 @@
  */
 #include "shim/io.h"
 
+#include "core/signal.h"
+
 static bool interrupted(const struct pg_iowait *w)
 {
 	return (w->timed ? w->g->sig_ran != w->ran : w->g->sig_norestart != w->norestart) || pg_cancel_wanted(w->g);
@@ -75,6 +77,20 @@ int pg_io_waitpoll(struct pg_iowait *w, short events)
 		if (r != 0)
 			return r;
 	}
+}
+
+void pg_io_sigpipe(void)
+{
+	const struct timespec zero = { 0, 0 };
+	uint64_t set = pg_sigbit(SIGPIPE);
+	struct pg_g *g = pg_self_;
+	siginfo_t si;
+
+	if (!pg_is_green() || !(g->sigmask & set) || pg_sys(SYS_rt_sigtimedwait, &set, &si, &zero, 8) != SIGPIPE)
+		return;
+	pg_rt_enter(g);
+	pg_gkill(g, SIGPIPE, &si);
+	pg_rt_exit(g);
 }
 
 size_t pg_iov_len(const struct iovec *iov, size_t cnt)

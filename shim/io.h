@@ -75,11 +75,18 @@ static inline void pg_io_testcancel(struct pg_g *g)
 		pg_testcancel();
 }
 
+/*
+ * A write said EPIPE, and the caller has SIGPIPE blocked: it is pending on the OS thread.  Takes it from there for the calling G.
+ */
+void pg_io_sigpipe(void);
+
 /* A raw result as the program sees it.  Cancel: yes, when a wait was ended by one. */
 static inline long pg_io_result(long r)
 {
 	if (pg_unlikely(r == -EINTR))
 		pg_testcancel();
+	if (pg_unlikely(r == -EPIPE))
+		pg_io_sigpipe();
 	return pg_ret(r);
 }
 

@@ -5,6 +5,8 @@
  * The state is core/signal.c's, in native mode too, so that nothing has to be learnt from the kernel when the first
  * thread is created.  The child of a vfork is the exception: its state is the kernel's, the memory its parent's.
  */
+#include <sys/syscall.h>
+
 #include "core/signal.h"
 #include "shim/process.h"
 #include "shim/shim.h"
@@ -21,15 +23,31 @@ int sigpause_bsd(int mask) __asm__("sigpause"); /* headers rename sigpause to __
 
 /* ---- actions ---- */
 
+/*
+ * A handler is about to go.  Natively the signals that were sent before have been handled by then, if the caller takes them; here
+ * one may still be on its way through another OS thread.  Every OS thread has handled what it had when it answers.
+ */
+static void settle(int sig, const struct sigaction *act)
+{
+	struct sigaction was;
+
+	if (act == NULL || (act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN) || !atomic_load(&pg_started) ||
+	    pg_sigaction(sig, NULL, &was) != 0 || was.sa_handler == SIG_DFL || was.sa_handler == SIG_IGN)
+		return;
+	pg_allthreads_syscall(SYS_getpid, 0, 0, 0);
+	pg_signal_last(pg_self());
+}
+
 static int action(int sig, const struct sigaction *act, struct sigaction *old)
 {
 	int r;
 
 	if (!pg_sig_valid(sig) || (act != NULL && (sig == SIGKILL || sig == SIGSTOP)))
 		r = -EINVAL;
-	else if (!pg_sig_direct())
+	else if (!pg_sig_direct()) {
+		settle(sig, act);
 		r = pg_sigaction(sig, act, old);
-	else {
+	} else {
 		struct sigaction was;
 		r = pg_sigaction(sig, NULL, &was);
 		if (r == 0 && act != NULL && PG_REAL(sigaction)(sig, act, NULL) != 0)
