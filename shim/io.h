@@ -83,10 +83,12 @@ void pg_io_sigpipe(void);
 /* A raw result as the program sees it.  Cancel: yes, when a wait was ended by one. */
 static inline long pg_io_result(long r)
 {
-	if (pg_unlikely(r == -EINTR))
+	if (pg_unlikely(r < 0)) {
+		/* Nothing was done, and natively the signal of a cancellation would have come before any other reason to end. */
 		pg_testcancel();
-	if (pg_unlikely(r == -EPIPE))
-		pg_io_sigpipe();
+		if (r == -EPIPE)
+			pg_io_sigpipe();
+	}
 	return pg_ret(r);
 }
 
