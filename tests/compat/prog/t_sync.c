@@ -775,6 +775,7 @@ static void shared_rounds(int me)
 		pthread_cond_broadcast(&sh->c);
 	}
 	pthread_mutex_unlock(&sh->m);
+	pthread_barrier_wait(&sh->b); /* sh->n changes its lock */
 	for (int i = 0; i < 200; i++) {
 		pthread_rwlock_wrlock(&sh->rw);
 		sh->n++;
