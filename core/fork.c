@@ -161,7 +161,7 @@ static void parent(void)
 	start_world();
 	atomic_store(&forking, 0);
 	nudge_late();
-	pg_parent(pg_self());
+	pg_stay(pg_self());
 	pg_rt_exit(pg_self());
 }
 

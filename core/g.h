@@ -174,7 +174,7 @@ struct pg_m {
 	bool spinning;
 	bool retire;                /* shall end; sysmon, before its note is woken */
 	bool published;             /* on the list of all Ms */
-	bool parent;                /* has made a child: never ends; the M */
+	bool stays;                 /* never ends: mexit.c; the M */
 	struct pg_g *firstg;        /* a G about to be wired, for which this M was made */
 	struct pg_g *lockedg;       /* a wired G that has ended here */
 	_Atomic int cleartid;       /* the kernel clears it when the thread is gone: sysmon.c, the dying */

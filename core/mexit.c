@@ -17,7 +17,6 @@
 
 #include "arch.h"
 #include "core/proc.h"
-#include "core/say.h"
 #include "core/thread.h"
 
 enum { KEEP = 4 };                      /* idle Ms that nobody sends away, at least */
@@ -87,7 +86,7 @@ void pg_retire(int64_t now)
 		for (pp = &pg_sched.midle; surplus > 0 && *pp && keep > 0; keep--)
 			pp = &(*pp)->link;
 		while (surplus > 0 && (m = *pp) != NULL) {
-			if (m->parent || m->tid == pid) {
+			if (m->stays || m->tid == pid) {
 				pp = &m->link;
 				continue;
 			}
@@ -108,10 +107,8 @@ void pg_retire(int64_t now)
 	}
 }
 
-void pg_parent(struct pg_g *g)
+void pg_stay(struct pg_g *g)
 {
-	pg_rt_enter(g);
 	if (g->mode == PG_GREEN)
-		g->m->parent = true; /* an announced call is not moved to another M before it ends */
-	pg_rt_exit(g);
+		g->m->stays = true;
 }

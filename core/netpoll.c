@@ -364,7 +364,6 @@ int pg_netpoll_poll(const struct pollfd *fds, unsigned n, int64_t deadline, bool
 			pd->polls->prev = &nodes[i];
 		pd->polls = &nodes[i];
 		atomic_fetch_add(&pd->npoll, 1);
-		atomic_store_explicit(&pd->pollepoch, atomic_load(&epoch), memory_order_relaxed);
 		pg_unlock(&pd->lock);
 	}
 	atomic_fetch_add(&pg_sched.pollwaiters, 1);

@@ -32,7 +32,6 @@ struct pg_pd {
 	struct pg_side side[2];
 	struct pg_pollnode *polls; /* under the lock */
 	_Atomic int npoll;
-	_Atomic uint32_t pollepoch;
 };
 
 enum { PG_PD_CHUNK = 1024, PG_PD_NCHUNKS = 4096 };

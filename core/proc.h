@@ -113,6 +113,8 @@ void pg_netpoll_audit(int64_t now);
 void pg_sysmon_start(void);
 void pg_sysmon_wake(void);
 void pg_sysmon_poke(void);                      /* at once, whatever it does */
+/* What /proc has in file ("/stat") of OS thread tid: bytes read, or -errno. */
+long pg_task_read(int tid, const char *file, char *buf, size_t n);
 bool pg_retake(struct pg_m *m, struct pg_p *p);
 
 /* thread memory: tls.c, stack.c, modules.c */

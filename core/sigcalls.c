@@ -103,16 +103,6 @@ int pg_sigprocmask(int how, const uint64_t *set, uint64_t *old)
 	return 0;
 }
 
-void pg_sigmask_restored(uint64_t mask)
-{
-	struct pg_g *g = pg_self();
-
-	pg_rt_enter(g);
-	if (g->sigmask != (mask & ~PG_UNBLOCKABLE))
-		pg_sig_setmask(g, mask, true);
-	pg_rt_exit(g);
-}
-
 int pg_sigsuspend(uint64_t set)
 {
 	struct pg_g *g = pg_self();
@@ -195,7 +185,7 @@ int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline)
 	atomic_store(&g->sigwaiting, 0);
 	if (pg_unlikely(atomic_load(&pg_sig_procpend) & set)) {
 		pg_rt_enter(g);
-		pg_sig_retarget(g, set);
+		pg_sig_retarget(set);
 		pg_rt_exit(g);
 	}
 	return (int)r;

@@ -141,7 +141,7 @@ void pg_sig_setmask(struct pg_g *g, uint64_t mask, bool kernel)
 		my_m(g)->sigmask = mask;
 	atomic_thread_fence(memory_order_seq_cst); /* pairs with add in sigqueue.c: it sets procpend, then looks at masks */
 	if (pg_unlikely(atomic_load(&pg_sig_procpend) & blocked))
-		pg_sig_retarget(g, blocked);
+		pg_sig_retarget(blocked);
 	/* What waited for this? */
 	if (atomic_load(&g->sigpend) & ~mask || atomic_load(&pg_sig_procpend) & ~mask)
 		atomic_fetch_or(&g->pending, PG_PEND_SIGNAL);
@@ -186,7 +186,7 @@ void pg_signal_gend(struct pg_g *g)
 		m->sigmask = all;
 	}
 	pg_sig_drop(g);
-	pg_sig_retarget(g, ~g->sigmask);
+	pg_sig_retarget(~g->sigmask);
 }
 
 void pg_sigmask_forked(void)

@@ -36,8 +36,6 @@ int pg_sigwait(uint64_t set, siginfo_t *info, int64_t deadline);
 /* Pending for the calling thread. */
 uint64_t pg_sigpending(void);
 int pg_sigaltstack(const stack_t *ss, stack_t *old);
-/* A longjmp restored this mask in the kernel. */
-void pg_sigmask_restored(uint64_t mask);
 /* Runs the handlers of what is pending for the calling G and unblocked; acts on an asynchronous cancellation.  rt == 0. */
 void pg_deliver(struct pg_g *g);
 /* The calling G jumps to a frame at sp: handlers that interrupted libc and have their frames below are over. */

@@ -243,9 +243,8 @@ static struct pg_g *choose(int sig, struct pg_g *here)
 	return k.waiter ? k.waiter : k.g;
 }
 
-void pg_sig_retarget(struct pg_g *g, uint64_t bits)
+void pg_sig_retarget(uint64_t bits)
 {
-	(void)g;
 	atomic_thread_fence(memory_order_seq_cst);
 	for (bits &= atomic_load(&pg_sig_procpend); bits; bits &= bits - 1) {
 		int sig = __builtin_ctzll(bits) + 1;

@@ -115,7 +115,7 @@ void pg_sig_route(int sig, const siginfo_t *info, struct pg_g *here);
 /* The same, left for the next context that may do it: g, which was interrupted, is in the runtime.  Any context. */
 void pg_sig_inbox(struct pg_g *g, int sig, const siginfo_t *info, struct pg_g *here);
 /* g does not take these any more: whatever of them is pending for the process is told to others.  rt > 0. */
-void pg_sig_retarget(struct pg_g *g, uint64_t bits);
+void pg_sig_retarget(uint64_t bits);
 uint64_t pg_sig_thread(struct pg_g *g);  /* pending for g alone; by g, rt > 0 */
 void pg_sig_drop(struct pg_g *g);        /* nothing is, any more; by g, rt > 0 */
 void pg_sig_discard(struct pg_g *g, int sig); /* the signal is ignored from now on; by g, rt > 0 */

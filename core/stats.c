@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What PGREEN_STATS, PGREEN_DEADLOCK and PGREEN_MAXM print, from what is kept anyway.  On stderr, one line each. */
-#include <fcntl.h>
-#include <string.h>
 #include <sys/syscall.h>
 
-#include "arch.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -35,6 +32,14 @@ void pg_stats_exit(void)
 	       handoffs);
 }
 
+static size_t append(char *text, size_t len, size_t size, const char *s)
+{
+	while (*s && len < size - 1)
+		text[len++] = *s++;
+	text[len] = '\0';
+	return len;
+}
+
 struct census { int n[NREASONS], parked, others; };
 
 static void count(struct pg_g *g, void *arg)
@@ -56,7 +61,7 @@ void pg_deadlock_check(void)
 {
 	static bool said;
 	struct census c = {0};
-	char text[256];
+	char text[256] = "";
 	size_t len = 0;
 
 	if (!pg_knobs.deadlock || said || atomic_load(&pg_sched.npidle) != pg_nprocs || atomic_load(&pg_sched.runqsize) > 0 ||
@@ -73,11 +78,9 @@ void pg_deadlock_check(void)
 	for (int i = 0; i < NREASONS; i++) {
 		if (c.n[i] == 0)
 			continue;
-		for (const char *s = reasons[i]; *s && len < sizeof text - 2; s++)
-			text[len++] = *s;
-		text[len++] = ' ';
+		len = append(text, len, sizeof text, reasons[i]);
+		len = append(text, len, sizeof text, " ");
 	}
-	text[len] = 0;
 	pg_say("deadlock: all %d threads are asleep for good, waiting for: %s", c.parked, text);
 }
 
@@ -97,32 +100,13 @@ enum { NCALLS = sizeof calls / sizeof *calls };
 /* The system call that OS thread tid is in, or -1: it runs, or the kernel does not say. */
 static int call_of(int tid)
 {
-	char path[48] = "/proc/self/task/", digits[12], buf[64];
-	int n = 0, nr = 0, i = 0;
-	long fd, r;
-	char *s = path + 16;
+	char buf[64];
+	long r = pg_task_read(tid, "/syscall", buf, sizeof buf);
+	int nr = 0, i = 0;
 
-	for (; tid > 0; tid /= 10)
-		digits[n++] = (char)('0' + tid % 10);
-	while (n)
-		*s++ = digits[--n];
-	memcpy(s, "/syscall", 9);
-	fd = pg_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	r = pg_sys(SYS_read, fd, buf, sizeof buf - 1);
-	pg_sys(SYS_close, fd);
 	for (; i < r && buf[i] >= '0' && buf[i] <= '9'; i++)
 		nr = nr * 10 + buf[i] - '0';
 	return i ? nr : -1;
-}
-
-static size_t append(char *text, size_t len, size_t size, const char *s)
-{
-	while (*s && len < size - 1)
-		text[len++] = *s++;
-	text[len] = '\0';
-	return len;
 }
 
 void pg_capped_say(void)

@@ -11,6 +11,7 @@
  * its note until an M takes a P again (sysmonwait, set before the last look at the Ps).
  * It also is where process-directed signals go which no running G takes (signal.c).
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
@@ -39,28 +40,34 @@ int pg_sysmon_tid;
 extern void pg_tls_learn_res(void);
 extern int pg_real_pthread_create(unsigned long *t, const void *attr, void *(*fn)(void *), void *arg);
 
-/* Does the kernel say that this thread sleeps? */
-static bool asleep(int tid)
+long pg_task_read(int tid, const char *file, char *buf, size_t n)
 {
-	char path[48] = "/proc/self/task/", buf[256], *s = path + 16;
-	char digits[12];
-	int n = 0, fd;
+	char path[48] = "/proc/self/task/", digits[12], *s = path + 16;
+	int k = 0, fd;
 	long r;
 
 	if (tid <= 0)
-		return false;
+		return -ESRCH;
 	for (; tid; tid /= 10)
-		digits[n++] = (char)('0' + tid % 10);
-	while (n)
-		*s++ = digits[--n];
-	for (const char *t = "/stat"; *t; t++)
-		*s++ = *t;
-	*s = 0;
+		digits[k++] = (char)('0' + tid % 10);
+	while (k)
+		*s++ = digits[--k];
+	while ((*s++ = *file++) != '\0')
+		;
 	fd = (int)pg_sys(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return false;
-	r = pg_sys(SYS_read, fd, buf, sizeof buf - 1);
+		return fd;
+	r = pg_sys(SYS_read, fd, buf, n);
 	pg_sys(SYS_close, fd);
+	return r;
+}
+
+/* Does the kernel say that this thread sleeps? */
+static bool asleep(int tid)
+{
+	char buf[256];
+	long r = pg_task_read(tid, "/stat", buf, sizeof buf - 1);
+
 	if (r <= 0)
 		return false;
 	/* "tid (name) S ...": the name may hold anything, so from the right. */

@@ -28,8 +28,9 @@ void pg_ldso_end(struct pg_g *g, int begun);
 /* libc's own word about g's cancellation, cancelhandling of its struct pthread; NULL: this libc does not say where. */
 _Atomic uint32_t *pg_tls_cancelword(struct pg_g *g);
 
-/* The calling thread makes a child process: its OS thread stays as long as the process.  Blocks: nothing. */
-void pg_parent(struct pg_g *g);
+/* The OS thread that g, the caller, is on stays as long as the process: it is going to make a child, or to have what must not be
+ * lost.  Announced or under rt, so that g is not moved before it does.  Blocks: nothing. */
+void pg_stay(struct pg_g *g);
 
 static inline unsigned long pg_g2pthread(struct pg_g *g) { return (unsigned long)g->tcb; }
 /* The G of a pthread_t, NULL if it is none that we know. */

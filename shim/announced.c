@@ -20,9 +20,7 @@
 	if (pg_likely(pg_g_ != NULL)) {										\
 		if (cancels)											\
 			pg_cancel_enter(pg_g_);									\
-		/* A cancellation may end it inside libc, where nothing would end the announcement. */		\
-		if (pg_likely(!pg_g_->cancelled))								\
-			enter(pg_g_);										\
+		PG_ENTER(pg_g_, enter);										\
 	}
 
 #define LEAVE(cancels)												\
@@ -99,7 +97,7 @@
 	{													\
 		ENTER(0, pg_entersyscall)									\
 		if (pg_g_ != NULL)										\
-			pg_parent(pg_g_);									\
+			pg_stay(pg_g_);									\
 		ret pg_r_ = PG_REAL(name) args;									\
 		LEAVE(0)											\
 		return pg_r_;											\

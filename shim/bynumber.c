@@ -193,7 +193,7 @@ static int raw_sigaction(int sig, const struct ksigaction *act, struct ksigactio
 
 	if (act != NULL) {
 		in.sa_handler = act->handler;
-		in.sa_flags = (int)(act->flags & ~0x04000000ul); /* SA_RESTORER: libc and the runtime have their own */
+		in.sa_flags = (int)(act->flags & ~(unsigned long)PG_SA_RESTORER); /* libc and the runtime have their own */
 		in.sa_mask.__val[0] = act->mask;
 	}
 	r = sigaction(sig, act != NULL ? &in : NULL, old != NULL ? &was : NULL);

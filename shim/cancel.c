@@ -41,7 +41,7 @@
 #include "shim/objects.h"
 
 /* Bits of cancelhandling, the same in all of glibc 2.3 to 2.40; the first two are verified before the word is used. */
-enum { LIBC_DISABLED = 1, LIBC_ASYNC = 2, LIBC_CANCELING = 4, LIBC_CANCELED = 8, LIBC_EXITING = 16, LIBC_TERMINATED = 32 };
+enum { LIBC_DISABLED = 1, LIBC_ASYNC = 2, LIBC_CANCELING = 4, LIBC_CANCELED = 8, LIBC_EXITING = 16 };
 
 extern void _pthread_cleanup_push(struct _pthread_cleanup_buffer *, void (*)(void *), void *);
 extern void _pthread_cleanup_pop(struct _pthread_cleanup_buffer *, int);
@@ -123,7 +123,7 @@ void pg_cancel_fresh(struct pg_g *g)
 		atomic_store_explicit(w, 0, memory_order_relaxed);
 }
 
-static void now_exiting(struct pg_g *g)
+void pg_cancel_exiting(struct pg_g *g)
 {
 	g->exiting = 1;
 	word_set(g, 0, LIBC_EXITING);
@@ -318,7 +318,7 @@ static void unwind(struct pg_g *g, __pthread_unwind_buf_t *buf)
 void pg_thread_exit(struct pg_g *g, void *result)
 {
 	pg_unwind_link();
-	now_exiting(g);
+	pg_cancel_exiting(g);
 	if (!pg_is_ours(g)) {
 		PG_REAL(pthread_exit)(result);
 		__builtin_unreachable();
@@ -350,7 +350,7 @@ bool pg_cancel_from_handler(struct pg_g *g, ucontext_t *uc)
 			atomic_fetch_add(&g->insys, 1);
 		return false;
 	}
-	now_exiting(g);
+	pg_cancel_exiting(g);
 	/* This handler is never returned from: the announced call ends here, and so does a mask that libc has set by itself. */
 	if (uc)
 		pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &g->sigmask, NULL, 8);

@@ -61,8 +61,8 @@ PG_EXPORT int system(const char *command)
 
 	if (g != NULL) {
 		pg_io_testcancel(g);
-		pg_parent(g);
 		pg_io_enterlong(g);
+		pg_stay(g);
 	}
 	r = PG_REAL(system)(command);
 	if (g != NULL)

@@ -88,9 +88,7 @@ void pg_io_sigpipe(void)
 
 	if (!pg_is_green() || !(g->sigmask & set) || pg_sys(SYS_rt_sigtimedwait, &set, &si, &zero, 8) != SIGPIPE)
 		return;
-	pg_rt_enter(g);
 	pg_gkill(g, SIGPIPE, &si);
-	pg_rt_exit(g);
 }
 
 size_t pg_iov_len(const struct iovec *iov, size_t cnt)

@@ -25,6 +25,14 @@ enum {
 	PG_IO_POLL = -5001,  /* no way to try without blocking: poll, then an announced call */
 };
 
+/* Announces a call of libc's: enter is pg_entersyscall or pg_io_enterlong. */
+#define PG_ENTER(g, enter)											\
+	do {													\
+		/* libc may end the call at once by a cancellation, and nothing would end the announcement. */		\
+		if (pg_likely(!pg_cancel_wanted(g)))								\
+			enter(g);										\
+	} while (0)
+
 /*
  * expr (a real call that returns -1 and errno) announced, as a cancellation point, made again after an
  * EINTR that no handler of the program accounts for.  g may be NULL: the runtime has never seen this
@@ -42,7 +50,7 @@ enum {
 			}											\
 			if (cancels)										\
 				pg_cancel_enter(pg_g_);								\
-			enter(pg_g_);										\
+			PG_ENTER(pg_g_, enter);									\
 			pg_r_ = (expr);										\
 			if (cancels)										\
 				pg_cancel_leave(pg_g_);								\

@@ -58,19 +58,7 @@ static int send_native_self(int sig, const siginfo_t *si)
 /* The calling G receives it before this returns, unless it is blocked.  0 or -errno. */
 static int send_self(struct pg_g *g, int sig, const siginfo_t *si)
 {
-	int r;
-
-	if (!pg_is_green())
-		return send_native_self(sig, si);
-	pg_rt_enter(g);
-	r = pg_gkill(g, sig, si);
-	pg_rt_exit(g);
-	return r;
-}
-
-static bool ended(struct pg_g *g)
-{
-	return atomic_load(&g->dead) != 0 || atomic_load(&g->life) == PG_LIFE_EXITED;
+	return pg_is_green() ? pg_gkill(g, sig, si) : send_native_self(sig, si);
 }
 
 /* 0 or -errno; ESRCH is not for a thread that has ended but not been joined: its id is still valid. */
@@ -81,7 +69,7 @@ static int send_to(struct pg_g *g, int sig, const siginfo_t *si)
 
 	if (sig < 0 || sig >= NSIG || pg_sig_hidden(sig))
 		return -EINVAL;
-	if (sig == 0 || (g != self && ended(g)))
+	if (sig == 0 || (g != self && pg_thread_ended(g)))
 		return 0;
 	if (sig == SIGKILL || sig == SIGSTOP)
 		return (int)pg_sys3(SYS_kill, pg_sys0(SYS_getpid), sig, 0);
@@ -94,10 +82,7 @@ static int send_to(struct pg_g *g, int sig, const siginfo_t *si)
 	r = atomic_load(&g->ostid);
 	if (r != 0 && si->si_code == SI_TKILL && g->sigmask & pg_sigbit(sig))
 		return send_native(r, sig, si);
-	pg_rt_enter(self);
-	r = pg_gkill(g, sig, si);
-	pg_rt_exit(self);
-	return r;
+	return pg_gkill(g, sig, si);
 }
 
 /* Differs: a thread that libc and not pgreen made, and that has not called us yet, is not found. */
@@ -130,7 +115,7 @@ PG_EXPORT int pthread_sigqueue(pthread_t t, int sig, const union sigval value)
 	if (t == (pthread_t)pg_arch_tp() && !pg_is_green())
 		return -send_native_self(sig, &si);
 	g = pg_pthread2g(t);
-	return g == NULL || ended(g) ? ESRCH : -send_to(g, sig, &si);
+	return g == NULL || pg_thread_ended(g) ? ESRCH : -send_to(g, sig, &si);
 }
 
 PG_EXPORT int raise(int sig)
@@ -253,17 +238,6 @@ static bool lives_here(struct pg_g *g)
 	return pg_is_green() || (g != NULL && atomic_load(&g->ostid) != 0 && started() && !pg_in_vfork());
 }
 
-/* As if the kernel had chosen the caller. */
-static int take(struct pg_g *g, int sig, const siginfo_t *si)
-{
-	int r;
-
-	pg_rt_enter(g);
-	r = pg_gkill(g, sig, si);
-	pg_rt_exit(g);
-	return (int)pg_ret(r);
-}
-
 PG_EXPORT int kill(pid_t pid, int sig)
 {
 	struct pg_g *g = pg_self_;
@@ -274,7 +248,7 @@ PG_EXPORT int kill(pid_t pid, int sig)
 		return PG_REAL(kill)(pid, sig);
 	if (for_caller(g, pid, sig)) {
 		fill_info(&si, sig, SI_USER, NULL);
-		return take(g, sig, &si);
+		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	}
 	r = PG_REAL(kill)(pid, sig);
 	pg_rt_enter(g);
@@ -292,7 +266,7 @@ PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
 		return PG_REAL(sigqueue)(pid, sig, value);
 	if (for_caller(g, pid, sig)) {
 		fill_info(&si, sig, SI_QUEUE, &value);
-		return take(g, sig, &si);
+		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	}
 	r = PG_REAL(sigqueue)(pid, sig, value);
 	pg_rt_enter(g);

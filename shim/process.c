@@ -77,8 +77,8 @@ void pg_vfork_before(void)
 	(void)PG_REAL(sigaction);
 	(void)PG_REAL(pthread_sigmask);
 	if (g->mode == PG_GREEN) {
-		pg_parent(g);
 		pg_entersyscallblock(g);
+		pg_stay(g);
 		/* as if wired: with its own M the child would wait for a P at its first pg_rt_enter */
 		g->wiredm = g->m;
 		g->m = &pg_nullm;
@@ -255,16 +255,22 @@ PG_EXPORT int pthread_atfork(void (*prepare)(void), void (*parent)(void), void (
 
 /* ---- every OS thread ---- */
 
+static long on_all(long nr, long a, long b, long c)
+{
+	return pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c);
+}
+
+/* Where threads may differ. */
 static int everywhere(long nr, long a, long b, long c)
 {
-	long r = pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c);
+	long r = on_all(nr, a, b, c);
 
 	return (int)pg_ret(r == PG_ALLTHREADS_DIFFER ? 0 : r);
 }
 
 static int setid(long nr, long a, long b, long c)
 {
-	long r = pg_in_vfork() ? pg_sys(nr, a, b, c) : pg_allthreads_syscall(nr, a, b, c);
+	long r = on_all(nr, a, b, c);
 
 	if (r == PG_ALLTHREADS_DIFFER)
 		abort(); /* some threads have given up their rights and some have not; as glibc */
@@ -481,9 +487,13 @@ PG_EXPORT int prctl(int option, ...)
 	}
 	if (started() && !pg_in_vfork() && option == PR_GET_NAME)
 		return (int)pg_ret(-pthread_getname_np(pg_g2pthread(g), (char *)a, PG_NAME_MAX));
-	/* The kernel keeps it per OS thread, of which none that has it ever ends before the process but a wired one's. */
+	/* The kernel keeps it per OS thread, of which none that has it ends before the process but a wired one's. */
 	if (pg_is_green() && option == PR_SET_PDEATHSIG) {
-		int r = (int)pg_ret(a ? pg_sys(SYS_prctl, option, a) : pg_allthreads_syscall(SYS_prctl, option, 0, 0));
+		pg_entersyscall(g);
+		pg_stay(g);
+		long raw = pg_sys(SYS_prctl, option, a);
+		pg_exitsyscall(g);
+		int r = (int)pg_ret(raw == 0 && a == 0 ? pg_allthreads_syscall(SYS_prctl, option, 0, 0) : raw);
 		if (r == 0)
 			g->pdeathsig = (int)a;
 		return r;

@@ -10,17 +10,20 @@
  */
 #include "shim/io.h"
 
-#define VARIADIC(last, call)											\
+#define VARIADIC_VOID(last, call)										\
 	struct pg_g *g = pg_self_;										\
 	va_list ap;												\
-	int r;													\
 	va_start(ap, last);											\
 	if (g != NULL)												\
-		pg_entersyscall(g);										\
-	r = call;												\
+		PG_ENTER(g, pg_entersyscall);									\
+	call;													\
 	if (g != NULL)												\
 		pg_exitsyscall(g);										\
-	va_end(ap);												\
+	va_end(ap)
+
+#define VARIADIC(last, call)											\
+	int r;													\
+	VARIADIC_VOID(last, r = call);										\
 	return r
 
 PG_EXPORT int printf(const char *restrict fmt, ...)
@@ -91,17 +94,6 @@ PG_EXPORT int __isoc99_fscanf(FILE *restrict f, const char *restrict fmt, ...)
 {
 	VARIADIC(fmt, PG_REAL(__isoc99_vfscanf)(f, fmt, ap));
 }
-
-#define VARIADIC_VOID(last, call)										\
-	struct pg_g *g = pg_self_;										\
-	va_list ap;												\
-	va_start(ap, last);											\
-	if (g != NULL)												\
-		pg_entersyscall(g);										\
-	call;													\
-	if (g != NULL)												\
-		pg_exitsyscall(g);										\
-	va_end(ap)
 
 PG_EXPORT void syslog(int pri, const char *fmt, ...)
 {

@@ -105,6 +105,8 @@ void pg_thread_end(struct pg_g *g)
 {
 	pg_signal_last(g);
 	g->exiting = 1;
+	if (pg_unlikely(g->cancelled))
+		pg_cancel_exiting(g);
 	if (call_tls_dtors)
 		call_tls_dtors();
 	if (pg_unlikely(g->tsd_used || g == &pg_main_g))

@@ -67,6 +67,7 @@ void pg_once_unwound(struct pg_g *g, uintptr_t limit, uintptr_t top);
 /* cancel.c */
 void pg_cancel_start(struct pg_g *g);  /* the runtime has started on g */
 void pg_cancel_fresh(struct pg_g *g);  /* g's TCB begins to serve a new thread */
+void pg_cancel_exiting(struct pg_g *g); /* nothing cancels it any more, libc neither */
 void pg_cancel_landed(struct pg_g *g); /* g's stack has been unwound, perhaps by libc */
 void pg_unwind_link(void); /* finds the program's unwinder; aborts with glibc's words when there is none */
 /* Ends the calling thread with this result, after its clean-up handlers and C++ destructors. */
