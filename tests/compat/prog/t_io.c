@@ -3,7 +3,6 @@
  * Blocking I/O as threaded programs use it.  Prints one line per case, the same natively and under pgreen; exits 1 when
  * anything differs from what POSIX and Linux promise.  Durations are only bounded from below.
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

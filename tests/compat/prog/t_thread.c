@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Threads as POSIX and glibc promise them: join codes, attributes, names, keys, fresh TLS, cancellation. One line per part. */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
