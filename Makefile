@@ -204,8 +204,8 @@ check: all unit progs check-needed $(SETUPS)
 	$(Q)tests/run check --build $(B)
 stress: all $(SEMA) progs $(SETUPS)
 	$(Q)tests/run stress --build $(B)
-compat: all $(SEMA) progs $(SETUPS)
-	$(Q)tests/run compat --build $(B)
+compat: all progs $(SETUPS)
+	$(Q)tests/compat/run $(P) --build $(B) $(if $(T),--seconds $(T)) $(if $(WRITE),--write)
 conformance: all $(SEMA) $(SETUPS)
 	$(Q)tests/run conformance --build $(B)
 model: $(SETUPS)
@@ -237,7 +237,8 @@ help:
 	@echo 'make demo         see what it does (installs the Debian packages it lacks)'
 	@echo 'make check        all tests (likewise)'
 	@echo 'make stress       the stress tests, longer'
-	@echo 'make compat       real programs only; conformance: tests of glibc; model: the Promela models'
+	@echo 'make compat       many real programs, with their speed; P="mariadb java": these, T=60: seconds of load, WRITE=1: COMPAT.md'
+	@echo 'make conformance  tests of glibc; model: the Promela models'
 	@echo 'make bench        the figures, natively and under pgreen'
 	@echo 'make unit progs   build the test programs only'
 	@echo 'make install      PREFIX=$(PREFIX) DESTDIR=; uninstall: the reverse'
