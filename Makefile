@@ -69,8 +69,8 @@ progs: $(PROGS)
 
 # A goal that needs packages gets them before anything is compiled.
 GOALS  := $(filter check unit progs demo bench stress compat model conformance,$(MAKECMDGOALS))
-SETUPS := $(sort $(patsubst %,setup-%,$(filter demo bench conformance,$(GOALS)) \
-	$(if $(filter-out demo bench conformance,$(GOALS)),check)))
+SETUPS := $(sort $(patsubst %,setup-%,$(filter demo bench conformance compat,$(GOALS)) \
+	$(if $(filter-out demo bench conformance compat,$(GOALS)),check)))
 
 .PHONY: $(SETUPS)
 $(SETUPS): setup-%:
