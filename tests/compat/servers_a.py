@@ -2,8 +2,7 @@
 """Servers with a connection for each thread."""
 
 import os
-import shutil
-import signal
+import re
 
 import harness
 from harness import Fail
@@ -68,14 +67,14 @@ def status_kb(pid, name):
 def mariadb_load(r, up, connections, seconds, label="load"):
     """Point selects by sysbench; and transactions whose sum must hold, by write-heavy ones beside the checks of the end."""
     pid = up.proc.pid
-    p = r.start(*sysbench(up, f"--threads={connections}", f"--time={seconds}", "--thread-init-timeout=120"), "run", native=True,
+    p = r.start(*sysbench(up, f"--threads={connections}", f"--time={seconds}"), "run", native=True,
                 label=f"{label}-{connections}")
     before = cpu_us(pid)
     rc = p.wait(seconds + 90)
     cpu = cpu_us(pid) - before
     threads = status_kb(pid, "Threads")
     text = p.out()
-    import re
+
     done = re.search(r"transactions:\s+(\d+)\s+\(([\d.]+) per sec", text)
     late = re.search(r"99th percentile:\s+([\d.]+)", text)
     avg = re.search(r"avg:\s+([\d.]+)", text)
