@@ -152,6 +152,7 @@ struct pg_g {
 	_Atomic uint64_t sigwaiting;/* set it waits for in pg_sigwait */
 	int sigclass;               /* mask class it is counted in, -1: none */
 	stack_t altstack;
+	uint32_t quick;             /* since it had to wait: receives and polls, and 8 for an answer sent in between; the G's own. pg_io_quick */
 	uint32_t sig_ran;           /* handlers run on this G */
 	uint32_t sig_norestart;     /* of those, without SA_RESTART */
 	uint32_t libc_handlers;     /* handlers running on it that interrupted libc */
@@ -192,7 +193,7 @@ struct pg_m {
 	struct pg_g g0;
 	/* what sysmon saw last: */
 	uint32_t sm_switches, sm_insys;
-	int64_t sm_since;
+	int64_t sm_since, sm_call, sm_ask;
 	_Atomic uint32_t skips;     /* preemptions put off in a row */
 	_Atomic uint32_t kicked;    /* a kick is on its way: signal 32 queues, one at a time is enough */
 	_Atomic uint32_t execing;   /* its G calls exec: no kick may be pending; set by the G */

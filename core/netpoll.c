@@ -319,6 +319,13 @@ void pg_netpoll_drained(int fd)
 		pg_netpoll_baton(fd, PG_READ);
 }
 
+bool pg_netpoll_registered(int fd)
+{
+	struct pg_pd *pd = pg_pd_peek(fd);
+
+	return pd && atomic_load_explicit(&pd->registered, memory_order_relaxed);
+}
+
 bool pg_netpoll_empty(int fd)
 {
 	struct pg_pd *pd = pg_pd_peek(fd);

@@ -47,6 +47,8 @@ void pg_netpoll_baton(int fd, int mode);
 
 /* A read took less than it asked for from a PG_FD_STREAM: the next reader may wait without trying first. */
 void pg_netpoll_drained(int fd);
+/* Has anybody waited for it here? */
+bool pg_netpoll_registered(int fd);
 /* Should the next read wait before it tries? */
 bool pg_netpoll_empty(int fd);
 

@@ -3,7 +3,9 @@
  * The watcher: a real thread of libc's, which never holds a P.
  *
  * Every tick it looks at each P that an M holds.  Where nothing has been switched since the last look and others wait:
- *   - the G has announced a system call, and it is still the same one: the P is retaken;
+ *   - the G has announced a system call, it is still the same one, and the kernel says that its thread sleeps: the P is retaken.
+ *     A thread that runs in the kernel, or waits for a CPU behind other processes, keeps its P for a time slice: another M would
+ *     only contend for the same CPU.  It is asked again after as long as it has been in the call already;
  *   - the kernel says that the thread sleeps (a raw syscall instruction, a futex inside libc): the P is retaken as well;
  *   - otherwise the G computes: after its time slice it is asked to yield, by signal.
  * It polls when nobody has for long, runs timers that are overdue, and audits descriptors that have been waited for very long.
@@ -92,12 +94,13 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 	if (sw != m->sm_switches || g == &m->g0) {
 		m->sm_switches = sw;
 		m->sm_insys = atomic_load(&g->insys);
-		m->sm_since = now;
+		m->sm_since = m->sm_call = m->sm_ask = now;
 		return false;
 	}
 	insys = atomic_load(&g->insys);
 	if (insys & 1 && insys != m->sm_insys) {
 		m->sm_insys = insys;
+		m->sm_call = m->sm_ask = now;
 		return false;
 	}
 	work = !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
@@ -106,7 +109,13 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 		return false;
 	if (insys & 1) {
 		/* Seen twice in the same call. */
-		if (atomic_load(&g->rt) == 0 && pg_retake(m, p)) {
+		if (atomic_load(&g->rt) != 0 || now < m->sm_ask)
+			return false;
+		if (now - m->sm_call < TICK_MAX && !asleep(m->tid)) {
+			m->sm_ask = now + (now - m->sm_call);
+			return false;
+		}
+		if (pg_retake(m, p)) {
 			pg_handoffp(p);
 			return true;
 		}

@@ -51,6 +51,7 @@ int pg_io_wait(struct pg_iowait *w)
 	}
 	/* Under rt no handler runs between the look and the park. */
 	pg_rt_enter(g);
+	g->quick = 0;
 	r = interrupted(w) ? -EINTR : pg_netpoll_wait(w->fd, w->mode, w->deadline);
 	pg_rt_exit(g);
 	if (pg_unlikely(r == -EPERM)) {

@@ -14,6 +14,7 @@
 
 #include "arch.h"
 #include "core/netpoll.h"
+#include "core/sched.h"
 #include "shim/protos.h"
 
 #define PG_RW_MAX 0x7ffff000ul /* the kernel moves no more than this in one call */
@@ -136,6 +137,27 @@ static inline long pg_rawpoll(struct pollfd *fds, nfds_t n)
 		r = pg_sys(SYS_ppoll, fds, n, &zero, NULL, 0);
 	} while (r == -EINTR);
 	return r;
+}
+
+/*
+ * A receive or a poll has not had to wait.  Where clients are fast, a thread finds its next request each time and would go on
+ * for a whole time slice, with others who have requests of their own behind it: natively it would have slept in between.  So
+ * after each request (it has sent something since the last time), or else after several receives, it lets others go first,
+ * and the poller is asked now and then.
+ */
+enum { PG_QUICK = 8 };
+static inline void pg_io_quick(struct pg_g *g)
+{
+	if (pg_unlikely(++g->quick >= PG_QUICK)) {
+		g->quick = 0;
+		pg_yield();
+	}
+}
+
+/* Something was sent. */
+static inline void pg_io_sent(struct pg_g *g)
+{
+	g->quick = PG_QUICK;
 }
 
 /* One call's wait on one descriptor. */

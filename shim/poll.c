@@ -72,6 +72,58 @@ static long poll_wait(struct pg_g *g, struct pollfd *fds, nfds_t n, int64_t dead
 	}
 }
 
+/*
+ * Is this the commonest form, one direction of one descriptor?  Then its direction.  Only on the caller's stack, where it can be
+ * looked at before the kernel has found that it is readable memory.
+ */
+static bool simple(struct pg_g *g, const struct pollfd *fds, nfds_t n, int *mode)
+{
+	__asm__("" : "+r"(fds)); /* libc's header says that poll only writes */
+	if (n != 1 || (uintptr_t)fds < (uintptr_t)__builtin_frame_address(0) || (uintptr_t)(fds + 1) > (uintptr_t)g->stack_hi || fds->fd < 0)
+		return false;
+	*mode = fds->events == POLLOUT ? PG_WRITE : PG_READ;
+	return fds->events == POLLIN || fds->events == (POLLIN | POLLPRI) || fds->events == POLLOUT;
+}
+
+/*
+ * One direction of one descriptor: waits as a read or a write would, but leaves what it finds to others, who are told.
+ * The kernel is not asked before the wait when the last read from a stream left nothing; after it, always.  As poll_wait
+ * otherwise.
+ */
+static long poll_one(struct pg_g *g, struct pollfd *fds, int mode, int64_t timeout)
+{
+	struct look l = { fds, 1, 0 };
+	int64_t deadline = 0;
+	uint32_t before = g->sig_ran;
+	int r;
+
+	pg_io_testcancel(g);
+	for (;;) {
+		if ((mode == PG_WRITE || !pg_netpoll_empty(fds->fd) || deadline != 0) && look_again(&l)) {
+			if (deadline == 0)
+				pg_io_quick(g);
+			else
+				pg_netpoll_baton(fds->fd, mode);
+			return l.r;
+		}
+		if (deadline == 0)
+			deadline = pg_after(timeout);
+		else if (deadline != PG_FOREVER && pg_now() >= deadline)
+			return 0;
+		pg_rt_enter(g); /* no handler between the look and the park */
+		g->quick = 0;
+		r = g->sig_ran != before || pg_cancel_wanted(g) ? -EINTR : pg_netpoll_wait(fds->fd, mode, deadline);
+		pg_rt_exit(g);
+		if (r == -EPERM) {
+			poll_in_kernel(g, &l, deadline);
+			if (l.r != 0)
+				return l.r;
+		}
+		if (g->sig_ran != before || pg_cancel_wanted(g))
+			return look_again(&l) ? l.r : -EINTR;
+	}
+}
+
 /* The three forms of a timeout. */
 static long green_poll(struct pg_g *g, struct pollfd *fds, nfds_t n, bool zero, int64_t timeout, const uint64_t *mask)
 {
@@ -104,9 +156,12 @@ static long green_poll(struct pg_g *g, struct pollfd *fds, nfds_t n, bool zero, 
 PG_EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
 	struct pg_g *g = pg_self_;
+	int mode;
 
 	if (!pg_is_green())
 		return PG_CANN(g, false, PG_REAL(poll)(fds, n, timeout));
+	if (timeout != 0 && simple(g, fds, n, &mode))
+		return (int)pg_io_result(poll_one(g, fds, mode, timeout < 0 ? PG_FOREVER : timeout * 1000000LL));
 	return (int)green_poll(g, fds, n, timeout == 0, timeout < 0 ? PG_FOREVER : timeout * 1000000LL, NULL);
 }
 extern __typeof__(poll) __poll __attribute__((alias("poll")));

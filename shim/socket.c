@@ -6,7 +6,7 @@
  *
  * Receiving and sending are tried with MSG_DONTWAIT.  accept and connect have no such form.  accept polls,
  * then makes the announced call; connect is announced.  Straight to the real call go: sockets that the
- * program made non-blocking, MSG_DONTWAIT, MSG_ERRQUEUE and MSG_OOB, which do not block.
+ * program made non-blocking, MSG_DONTWAIT, MSG_ERRQUEUE and MSG_OOB, which do not block; but see recv_dontwait.
  */
 #include "core/sema.h"
 #include "shim/io.h"
@@ -49,6 +49,30 @@ long pg_sock_recv(struct pg_g *g, const struct pg_rx *x, bool stream)
 		pg_netpoll_drained(x->fd);
 	else
 		pg_netpoll_baton(x->fd, PG_READ);
+	if (w.deadline == 0)
+		pg_io_quick(g);
+	return r;
+}
+
+/*
+ * From a stream, without blocking by the program's own wish; PG_IO_POLL: no wait has gone through the poller, this is an event
+ * loop's.  Else poll(2) will come next, and needn't ask what is known here.
+ */
+static long recv_dontwait(struct pg_g *g, const struct pg_rx *x)
+{
+	long r;
+
+	if (x->n == 0 || !pg_netpoll_registered(x->fd))
+		return PG_IO_POLL;
+	r = rx_try(x);
+	if (r == -ENOTSOCK)
+		return not_sock(x->fd);
+	if (r == -EAGAIN || (r > 0 && (size_t)r < x->n))
+		pg_netpoll_drained(x->fd);
+	else
+		pg_netpoll_baton(x->fd, PG_READ);
+	if (r > 0)
+		pg_io_quick(g);
 	return r;
 }
 
@@ -109,13 +133,19 @@ static long green_recv(struct pg_g *g, const struct pg_rx *x)
 	enum pg_fdkind k;
 	long r;
 
-	if (x->flags & (MSG_DONTWAIT | MSG_ERRQUEUE | MSG_OOB))
+	if (x->flags & (MSG_ERRQUEUE | MSG_OOB))
 		return PG_IO_POLL;
 	pg_io_testcancel(g);
 	for (int i = 0; i < 3; i++) {
 		k = pg_fd_kind(x->fd);
-		if ((k != PG_FD_SOCKET && k != PG_FD_STREAM) || pg_fd_nonblock(x->fd))
+		if (k != PG_FD_SOCKET && k != PG_FD_STREAM)
 			return PG_IO_POLL;
+		if ((x->flags & MSG_DONTWAIT) || pg_fd_nonblock(x->fd)) {
+			r = k == PG_FD_STREAM && !(x->flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL)) ? recv_dontwait(g, x) : PG_IO_POLL;
+			if (r != PG_IO_RETRY)
+				return r;
+			continue;
+		}
 		if ((x->flags & MSG_WAITALL) && (k == PG_FD_STREAM || is_stream(x->fd))) {
 			if ((x->flags & MSG_PEEK) || (x->msg != NULL && x->msg->msg_controllen != 0))
 				return PG_IO_POLL;
@@ -307,20 +337,25 @@ long pg_io_send(struct pg_g *g, const struct pg_tx *x)
 			return PG_IO_POLL;
 	}
 	pg_netpoll_baton(x->fd, PG_WRITE);
+	pg_io_sent(g);
 	return r < 0 && done == 0 ? r : (long)done;
 }
 
 static long green_send(struct pg_g *g, struct pg_tx *x)
 {
-	if (x->flags & (MSG_DONTWAIT | MSG_OOB | MSG_ZEROCOPY))
+	if (x->flags & (MSG_DONTWAIT | MSG_OOB | MSG_ZEROCOPY)) {
+		pg_io_sent(g);
 		return PG_IO_POLL;
+	}
 	pg_io_testcancel(g);
 	for (int i = 0; i < 3; i++) {
 		enum pg_fdkind k = pg_fd_kind(x->fd);
 		long r;
 
-		if ((k != PG_FD_SOCKET && k != PG_FD_STREAM) || pg_fd_nonblock(x->fd))
+		if ((k != PG_FD_SOCKET && k != PG_FD_STREAM) || pg_fd_nonblock(x->fd)) {
+			pg_io_sent(g);
 			return PG_IO_POLL;
+		}
 		x->sock = true;
 		x->stream = k == PG_FD_STREAM;
 		r = pg_io_send(g, x);
