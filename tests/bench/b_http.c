@@ -4,12 +4,13 @@
  * closed loop, every answer compared byte by byte.
  *
  *   b_http -p PORT [-c CONNECTIONS] [-d SECONDS] [-u TARGET] -b BODY-FILE [-n] [-k KILLS] [-x] [-s PID,PID...]
- *   b_http -p PORT [...] -q REQUEST-FILE -a ANSWER-FILE [-g GREETING-FILE]
+ *   b_http -p PORT [...] -q REQUEST-FILE -a ANSWER-FILE [-g GREETING] [-l LOGIN-FILE -L ANSWER]
  *
  * The first form asks for TARGET by HTTP/1.1; the answer must be status 200 and have the bytes of BODY-FILE for its body, by
  * Content-Length, in chunks, or up to the end of the connection.  A server may close a connection after an answer that says
- * so; the next request is made on a new one.  The second form sends the bytes of one file and wants those of another, which
- * may be preceded by a greeting of as many bytes as GREETING-FILE has, whatever they are.
+ * so; the next request is made on a new one.  The second form sends the bytes of one file and wants those of another.
+ * Before that there may be a greeting by the server of GREETING bytes, whatever they are, and then the bytes of LOGIN-FILE with an
+ * answer of ANSWER bytes.
  *
  * -n: a connection for each request.  -k: so many times a second a connection is reset with half its request sent, or its
  * answer unread.  -x: connections that the server refuses or closes are counted and made again (it may be out of descriptors,
@@ -44,7 +45,7 @@ struct conn {
 	int fd;            /* -1: to be dialled again at sent_at */
 	bool connected, asked;
 	bool half;         /* to be reset: only half of its request is sent */
-	uint32_t greeted;  /* bytes of the greeting so far */
+	uint32_t greeted;  /* bytes of the preface so far */
 	uint32_t heads;    /* bytes in head */
 	int64_t body_left; /* of the body by its length, or of the chunk; -1: up to the end */
 	bool chunked, in_body, closing;
@@ -62,8 +63,8 @@ static pid_t pids[PIDS];
 static int npids;
 static struct sockaddr_in addr = {.sin_family = AF_INET};
 static bool raw, each_new, lenient;
-static char *req, *want, *greeting;
-static size_t req_len, want_len, greeting_len;
+static char *req, *want, *login;
+static size_t req_len, want_len, greeting_len, login_len, preface_len; /* preface: greeting and login's answer */
 static uint64_t made, lost, killed, answered_first, in_time;
 
 _Noreturn static void die(const char *what, int err)
@@ -220,6 +221,17 @@ static void ask(struct conn *c)
 		die("a request could not be sent", n < 0 ? errno : EPROTO);
 }
 
+/* The greeting is over, or the login. */
+static void greet(struct conn *c)
+{
+	if (c->greeted == greeting_len && login_len) {
+		if (send(c->fd, login, login_len, MSG_NOSIGNAL) != (ssize_t)login_len)
+			gone(c, "login", errno);
+	} else if (c->greeted == preface_len) {
+		ask(c);
+	}
+}
+
 static void connected(struct conn *c)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.ptr = c};
@@ -233,7 +245,7 @@ static void connected(struct conn *c)
 	c->connected = true;
 	epoll_ctl(ep, EPOLL_CTL_MOD, c->fd, &ev);
 	if (!greeting_len)
-		ask(c);
+		greet(c);
 }
 
 static const char *field(const struct conn *c, const char *name)
@@ -287,13 +299,13 @@ static bool digest(struct conn *c, const char *p, size_t n)
 	bool whole = false;
 
 	while (n > 0 && !whole) {
-		if (c->greeted < greeting_len) {
-			size_t k = greeting_len - c->greeted < n ? greeting_len - c->greeted : n;
+		if (c->greeted < preface_len) {
+			size_t due = (c->greeted < greeting_len ? greeting_len : preface_len) - c->greeted, k = due < n ? due : n;
 
 			c->greeted += (uint32_t)k;
 			p += k, n -= k;
-			if (c->greeted == greeting_len)
-				ask(c);
+			if (k == due)
+				greet(c);
 		} else if (!c->in_body) { /* a byte at a time up to the empty line */
 			if (c->heads >= HEAD - 1)
 				die("a head without an end", 0);
@@ -370,7 +382,7 @@ int main(int argc, char **argv)
 	long dialled = 0, victim = 0;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "p:c:d:u:b:q:a:g:nk:xs:")) != -1)
+	while ((opt = getopt(argc, argv, "p:c:d:u:b:q:a:g:l:L:nk:xs:")) != -1)
 		switch (opt) {
 		case 'p': addr.sin_port = htons((uint16_t)atoi(optarg)); break;
 		case 'c': nconns = atol(optarg); break;
@@ -379,7 +391,9 @@ int main(int argc, char **argv)
 		case 'b': body_file = optarg; break;
 		case 'q': req_file = optarg; break;
 		case 'a': answer_file = optarg; break;
-		case 'g': greeting = contents(optarg, &greeting_len); break;
+		case 'g': greeting_len = (size_t)atol(optarg); break;
+		case 'l': login = contents(optarg, &login_len); break;
+		case 'L': preface_len = (size_t)atol(optarg); break;
 		case 'n': each_new = true; break;
 		case 'k': kills = atof(optarg); break;
 		case 'x': lenient = true; break;
@@ -390,6 +404,7 @@ int main(int argc, char **argv)
 		default: return 2;
 		}
 	raw = req_file != NULL;
+	preface_len += greeting_len;
 	if (nconns < 1 || !addr.sin_port || (raw ? !answer_file : !body_file))
 		die("-p PORT and -b BODY-FILE, or -q REQUEST-FILE -a ANSWER-FILE", 0);
 	if (raw) {

@@ -2,11 +2,12 @@
 """Servers with a connection for each thread."""
 
 import os
-import re
+import socket
+import struct
 
 import harness
 from harness import Fail
-from service import Figures, Server, Up, exchange, http, limited
+from service import Server, Up, exchange, http, limited
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -27,13 +28,10 @@ def mariadb_start(r, limit=None):
     p = r.start(*limited(argv, limit), label="mariadbd")
     p.wait_for("its socket", lambda: os.path.exists(r.path("sock")), 40)
     p.wait_port(port, 40)
-    up = Up(p, [], port)
-    sql(r, "create database if not exists sb; create user if not exists sb@'127.0.0.1' identified by 'x'; "
-           "grant all on sb.* to sb@'127.0.0.1';")
-    if not os.path.exists(r.path("prepared")):
-        r.run(*sysbench(up), "prepare", native=True, label="prepare")
-        r.write("prepared", "")
-    return up
+    sql(r, "create database if not exists t; create user if not exists reader@'127.0.0.1'; grant all on t.* to reader@'127.0.0.1'; "
+           "create table if not exists t.t (id int primary key, k int, c char(120)) engine=innodb; "
+           "insert ignore into t.t select seq, seq * 7, repeat(char(65 + seq % 26), 100) from t.seq_1_to_10000;")
+    return Up(p, exchange(r, port, *mariadb_exchange(port)), port)
 
 
 def sql(r, text):
@@ -41,48 +39,35 @@ def sql(r, text):
                  label="sql")[1]
 
 
-def sysbench(up, *more):
-    return [harness.need("sysbench"), "oltp_point_select", "--db-driver=mysql", "--mysql-host=127.0.0.1", f"--mysql-port={up.port}",
-            "--mysql-user=sb", "--mysql-password=x", "--mysql-db=sb", "--tables=4", "--table-size=10000", "--percentile=99", *more]
+def packet(s):
+    head = s.recv(4, socket.MSG_WAITALL)
+    n = int.from_bytes(head[:3], "little")
+    return head + (s.recv(n, socket.MSG_WAITALL) if n else b"")
 
 
-def cpu_us(pid):
-    with open(f"/proc/{pid}/schedstat") as f:
-        f.read()
-    total = 0
-    with open(f"/proc/{pid}/stat") as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    total = int(fields[11]) + int(fields[12])
-    return total * 1e6 / os.sysconf("SC_CLK_TCK")
-
-
-def status_kb(pid, name):
-    with open(f"/proc/{pid}/status") as f:
-        for line in f:
-            if line.startswith(name + ":"):
-                return int(line.split()[1])
-    return 0
-
-
-def mariadb_load(r, up, connections, seconds, label="load"):
-    """Point selects by sysbench; and transactions whose sum must hold, by write-heavy ones beside the checks of the end."""
-    pid = up.proc.pid
-    p = r.start(*sysbench(up, f"--threads={connections}", f"--time={seconds}"), "run", native=True,
-                label=f"{label}-{connections}")
-    before = cpu_us(pid)
-    rc = p.wait(seconds + 90)
-    cpu = cpu_us(pid) - before
-    threads = status_kb(pid, "Threads")
-    text = p.out()
-
-    done = re.search(r"transactions:\s+(\d+)\s+\(([\d.]+) per sec", text)
-    late = re.search(r"99th percentile:\s+([\d.]+)", text)
-    avg = re.search(r"avg:\s+([\d.]+)", text)
-    bad = re.search(r"ignored errors:\s+(\d+)", text)
-    if rc != 0 or not done or int(bad.group(1)):
-        raise Fail(f"{label} at {connections}: sysbench: {harness.say_status(rc)}{r.last_words(p)}")
-    return Figures(rps=float(done.group(2)), p50=float(avg.group(1)) * 1e3, p99=float(late.group(1)) * 1e3,
-                   cpu=cpu / int(done.group(1)), rss=status_kb(pid, "VmRSS"), threads=threads)
+def mariadb_exchange(port):
+    """(query, its answer, length of the greeting, login, length of its answer), by one connection that tries them."""
+    with socket.create_connection(("127.0.0.1", port), 20) as s:
+        greeting = packet(s)
+        flags = 0x1 | 0x8 | 0x200 | 0x8000 | 0x80000 # long password, with database, 4.1, secure connection, plugin
+        login = struct.pack("<IIB23x", flags, 1 << 24, 33) + b"reader\0" + b"\0" + b"t\0" + b"mysql_native_password\0"
+        login = len(login).to_bytes(3, "little") + b"\1" + login
+        s.sendall(login)
+        ok = packet(s)
+        if ok[4] != 0:
+            raise Fail(f"MariaDB refuses the login: {ok!r}")
+        text = b"\3select c from t where id=4711"
+        query = len(text).to_bytes(3, "little") + b"\0" + text
+        s.sendall(query)
+        answer = b""
+        ends = 0
+        while ends < 2:
+            p = packet(s)
+            answer += p
+            ends += p[4] == 0xFE
+    if b"F" * 100 not in answer: # 65 + 4711 % 26
+        raise Fail(f"MariaDB answers {answer!r}")
+    return query, answer, len(greeting), login, len(ok)
 
 
 # -- Java -------------------------------------------------------------------
@@ -115,7 +100,7 @@ def python_socketserver(r, limit=None):
 
 SERVERS = [
     Server("mariadb", "MariaDB, one thread per connection, point selects", "mariadb-server", "a", mariadb_start,
-           (16, 256, 1000), load=mariadb_load, kill=False, churn=False, same_fds=False),
+           (16, 256, 1000, 4000), same_fds=False),
     Server("java", "Java, blocking sockets on platform threads", "openjdk-17-jre-headless", "a", java_start, (16, 256, 1000, 4000),
            files=200),
     Server("python-http", "Python, ThreadingHTTPServer", "python3", "a", python_http, (16, 256, 1000), files=100),

@@ -72,10 +72,10 @@ def http(r, port, target, body):
     return ["-p", port, "-u", target, "-b", body]
 
 
-def exchange(r, port, request, answer, greeting=None):
-    """Arguments for b_http: these bytes are answered by those."""
-    args = ["-p", port, "-q", r.write("request", request), "-a", r.write("answer", answer)]
-    return args + (["-g", r.write("greeting", greeting)] if greeting else [])
+def exchange(r, port, request, answer, greeting=0, login=b"", login_answer=0):
+    """Arguments for b_http: these bytes are answered by those; before, so many bytes of greeting and of the answer to login."""
+    args = ["-p", port, "-q", r.write("request", request), "-a", r.write("answer", answer), "-g", greeting]
+    return args + (["-l", r.write("login", login), "-L", login_answer] if login else [])
 
 
 def load(r, up, connections, seconds, *more, label="load"):
