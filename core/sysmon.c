@@ -183,7 +183,7 @@ static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
-	bool wasready = false;
+	bool wasready = false, rested = false;
 	int quiet = 0, idle = 0;
 
 	(void)arg;
@@ -199,7 +199,9 @@ static void *sysmon(void *arg)
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
-		if (first < now + tick)
+		if (rested)
+			rested = false;
+		else if (first < now + tick)
 			nap(first - now < TICK_MIN ? TICK_MIN : first - now);
 		else
 			nap(tick);
@@ -261,11 +263,13 @@ static void *sysmon(void *arg)
 			busy = atomic_load(&poked);
 			for (int i = 0; i < pg_nprocs; i++)
 				busy |= atomic_load(&pg_allp[i].m) != NULL;
-			/* Once a second all the same: the audit. */
-			if (!busy)
-				pg_notetsleep(&pg_sched.sysmonnote, pg_now() + 1000000000);
+			/* Once a second all the same: the audit.  And back to sleep when nobody has come. */
+			if (!busy && !pg_notetsleep(&pg_sched.sysmonnote, pg_now() + 1000000000))
+				idle = IDLE_TICKS;
+			else
+				idle = 0;
 			atomic_store(&pg_sched.sysmonwait, 0);
-			idle = 0;
+			rested = idle != 0;
 			tick = tickmax;
 		}
 	}
