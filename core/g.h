@@ -131,6 +131,7 @@ struct pg_g {
 	struct pg_m *wiredm;        /* the M a wired G keeps */
 	uint32_t threads_gen;       /* tls.c: since when its TCB is on libc's list of threads */
 	bool fresh;                 /* its TLS has its initial image */
+	_Atomic bool spent;         /* has used up a time slice and not waited since; by who runs it */
 	bool userstack;
 	bool tsd_used;
 	void *exit_tail;            /* shim: what runs last */
@@ -209,6 +210,10 @@ struct pg_p {
 	_Atomic(struct pg_g *) runq[PG_RUNQ];
 	uint32_t schedtick;         /* owner */
 	uint32_t nextruns;          /* consecutive takes from runnext */
+	_Atomic bool owe;           /* sysmon: it is the turn of a spent G; cleared by the owner */
+	_Atomic uint32_t spentruns; /* spent Gs taken; owner */
+	uint32_t sm_spentruns;      /* what sysmon saw last, and since when */
+	int64_t sm_owes;
 	_Atomic uint32_t status;    /* PG_P_* */
 	int id;
 	_Atomic(struct pg_m *) m;   /* the M that holds it */

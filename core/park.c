@@ -120,6 +120,7 @@ unsigned pg_park_commit(struct pg_g *g, bool (*commit)(struct pg_g *, void *), v
 		}
 	} else {
 		struct pg_m *m = g->m;
+		atomic_store_explicit(&g->spent, false, memory_order_relaxed);
 		if (deadline != PG_FOREVER)
 			pg_timer_add(m->p, g, deadline);
 		m->commit = commit;

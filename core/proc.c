@@ -306,7 +306,7 @@ void pg_handoffp(struct pg_p *p)
 		return;
 	}
 	pg_lock(&pg_sched.lock);
-	if (pg_sched.runq.n > 0) {
+	if (atomic_load(&pg_sched.runqsize) > 0) {
 		pg_unlock(&pg_sched.lock);
 		startm(p, false);
 		return;

@@ -7,7 +7,7 @@
 #include "core/sched.h"
 
 /* What finish_prev does with the G just switched away from: m->prevop. */
-enum { PG_OP_NONE, PG_OP_PARK, PG_OP_YIELD, PG_OP_GLOBAL, PG_OP_EXIT, PG_OP_MOVE };
+enum { PG_OP_NONE, PG_OP_PARK, PG_OP_YIELD, PG_OP_GLOBAL, PG_OP_SPENT, PG_OP_EXIT, PG_OP_MOVE };
 
 enum { PG_P_IDLE, PG_P_RUNNING };
 
@@ -28,7 +28,9 @@ struct pg_sched {
 	_Atomic int npidle;
 	_Atomic int nmspinning;
 	struct pg_glist runq;
-	_Atomic int runqsize;
+	struct pg_glist spent;        /* Gs whose time slice was over, and who yielded behind them: runq.c */
+	_Atomic int runqsize;         /* of both */
+	_Atomic int spentsize;
 	_Atomic(struct pg_m *) allm;  /* push-only list */
 	int mcount;
 	_Atomic int polling;          /* 1 while an M sleeps in the poller */
@@ -49,7 +51,8 @@ struct pg_g *pg_runqsteal(struct pg_p *p, struct pg_p *victim, bool stealnext);
 bool pg_runqempty(struct pg_p *p);
 void pg_globput(struct pg_g *g);               /* takes the sched lock */
 void pg_globputlist(struct pg_glist *l);       /* takes the sched lock */
-struct pg_g *pg_globget(struct pg_p *p, int max); /* sched lock held; the rest goes to p's queue */
+void pg_spentput(struct pg_g *g);
+struct pg_g *pg_globget(struct pg_p *p, int max, bool spent); /* sched lock held; the rest goes to p's queue */
 
 /* sched.c, park.c, proc.c */
 void pg_ready(struct pg_g *g);                 /* g: claimed by pg_wake, or new */

@@ -6,6 +6,11 @@
  * thief that sees the tail sees the slots.  runnext: set by the owner, taken by CAS by anyone.  A G taken from runnext
  * goes on in its predecessor's turn: after NEXT_MAX of these in a row the ring gets its turn, so that two Gs that wake
  * each other can't keep the others out.
+ *
+ * Spent: a second global list, for Gs that were preempted because their time slice was over.  They wait until nothing else is
+ * runnable: natively, too, a thread that has just been woken goes before those that compute.  Not for ever: when a P has run none
+ * of them for OWE (sysmon.c), one of them is next (p->owe).  And who yields while there are any yields to them, too, at the end of
+ * this list: it may be one of them that it waits for.  A G leaves this class when it waits for something.
  * Source: the scheme of Go's proc.go (2013 and after).
  */
 #include "core/proc.h"
@@ -128,17 +133,21 @@ struct pg_g *pg_runqsteal(struct pg_p *p, struct pg_p *victim, bool stealnext)
 	}
 }
 
-static void append_locked(struct pg_glist *l)
+static void sizes(void)
 {
-	struct pg_glist *q = &pg_sched.runq;
+	atomic_store_explicit(&pg_sched.spentsize, pg_sched.spent.n, memory_order_relaxed);
+	atomic_store_explicit(&pg_sched.runqsize, pg_sched.runq.n + pg_sched.spent.n, memory_order_seq_cst);
+}
 
+static void append_locked(struct pg_glist *q, struct pg_glist *l)
+{
 	if (q->tail)
 		q->tail->schedlink = l->head;
 	else
 		q->head = l->head;
 	q->tail = l->tail;
 	q->n += l->n;
-	atomic_store_explicit(&pg_sched.runqsize, q->n, memory_order_seq_cst);
+	sizes();
 }
 
 void pg_globputlist(struct pg_glist *l)
@@ -146,7 +155,7 @@ void pg_globputlist(struct pg_glist *l)
 	if (l->head == NULL)
 		return;
 	pg_lock(&pg_sched.lock);
-	append_locked(l);
+	append_locked(&pg_sched.runq, l);
 	pg_unlock(&pg_sched.lock);
 }
 
@@ -158,14 +167,45 @@ void pg_globput(struct pg_g *g)
 	pg_globputlist(&l);
 }
 
-struct pg_g *pg_globget(struct pg_p *p, int max)
+void pg_spentput(struct pg_g *g)
+{
+	struct pg_glist l = {g, g, 1};
+
+	g->schedlink = NULL;
+	pg_lock(&pg_sched.lock);
+	append_locked(&pg_sched.spent, &l);
+	pg_unlock(&pg_sched.lock);
+}
+
+static struct pg_g *spentget(struct pg_p *p)
+{
+	struct pg_glist *q = &pg_sched.spent;
+	struct pg_g *g = q->head;
+
+	atomic_store_explicit(&p->owe, false, memory_order_relaxed);
+	if (g == NULL)
+		return NULL;
+	q->head = g->schedlink;
+	if (q->head == NULL)
+		q->tail = NULL;
+	q->n--;
+	g->schedlink = NULL;
+	atomic_fetch_add_explicit(&p->spentruns, 1, memory_order_relaxed);
+	sizes();
+	return g;
+}
+
+struct pg_g *pg_globget(struct pg_p *p, int max, bool spent)
 {
 	struct pg_glist *q = &pg_sched.runq;
 	struct pg_g *first = NULL;
 	int n = q->n / pg_nprocs + 1;
 
-	if (q->n == 0)
-		return NULL;
+	if (q->n == 0 || atomic_load_explicit(&p->owe, memory_order_relaxed)) {
+		first = spent || atomic_load_explicit(&p->owe, memory_order_relaxed) ? spentget(p) : NULL;
+		if (first || q->n == 0)
+			return first;
+	}
 	if (max > 0 && n > max)
 		n = max;
 	if (n > q->n)
@@ -196,6 +236,6 @@ struct pg_g *pg_globget(struct pg_p *p, int max)
 			atomic_store_explicit(&p->runqtail, t + 1, memory_order_release);
 		}
 	}
-	atomic_store_explicit(&pg_sched.runqsize, q->n, memory_order_seq_cst);
+	sizes();
 	return first;
 }

@@ -79,6 +79,11 @@ static void finish_prev(struct pg_m *m)
 		pg_globput(g);
 		pg_wakep(); /* a P may have gone idle while g was in our hands, on no queue */
 		break;
+	case PG_OP_SPENT:
+		atomic_store_explicit(&g->state, PG_G_runnable, memory_order_relaxed);
+		pg_spentput(g);
+		pg_wakep();
+		break;
 	case PG_OP_EXIT:
 		pg_finish_exit(g);
 		break;
@@ -125,7 +130,7 @@ void pg_switchaway(struct pg_g *g, unsigned op)
 	if (pg_likely(p != NULL)) {
 		uint32_t tick = ++p->schedtick;
 		/* Now and then g0 has a look at what is not on our queue. */
-		if (tick % TICK_GLOBAL != 0)
+		if (tick % TICK_GLOBAL != 0 && !atomic_load_explicit(&p->owe, memory_order_relaxed))
 			next = pg_runqget(p);
 		if (next == g) /* can't be: g is not queued yet */
 			pg_throw("a running G on the run queue");
@@ -145,8 +150,26 @@ void pg_yield(void)
 	pg_rt_enter(g);
 	p = g->m->p;
 	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
-	if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
-	    ++p->schedtick % TICK_GLOBAL == 0)
+	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0))
+		pg_switchaway(g, PG_OP_SPENT);
+	else if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
+		 ++p->schedtick % TICK_GLOBAL == 0)
+		pg_switchaway(g, PG_OP_YIELD);
+	pg_rt_exit(g);
+}
+
+void pg_letothers(void)
+{
+	struct pg_g *g = pg_self();
+	struct pg_p *p;
+
+	if (g->mode == PG_NATIVE)
+		return;
+	pg_rt_enter(g);
+	p = g->m->p;
+	if (!pg_runqempty(p) ||
+	    atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) >
+	    atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) || ++p->schedtick % TICK_GLOBAL == 0)
 		pg_switchaway(g, PG_OP_YIELD);
 	pg_rt_exit(g);
 }
@@ -156,6 +179,7 @@ void pg_newproc(struct pg_g *g)
 	struct pg_g *self = pg_self();
 
 	pg_rt_enter(self);
+	atomic_store_explicit(&g->spent, false, memory_order_relaxed);
 	pg_signal_gstart(g);
 	pg_ready(g);
 	pg_rt_exit(self);
@@ -295,7 +319,7 @@ top:
 		p->schedtick++;
 		if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0) {
 			pg_lock(&pg_sched.lock);
-			g = pg_globget(p, 1);
+			g = pg_globget(p, 1, false);
 			pg_unlock(&pg_sched.lock);
 			if (g)
 				return g;
@@ -306,12 +330,20 @@ top:
 			pg_injectlist(&l);
 		}
 	}
+	if (atomic_load_explicit(&p->owe, memory_order_relaxed)) {
+		pg_lock(&pg_sched.lock);
+		g = pg_globget(p, 1, true);
+		pg_unlock(&pg_sched.lock);
+		if (g)
+			return g;
+	}
 	g = pg_runqget(p);
 	if (g)
 		return g;
-	if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0) {
+	if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) >
+	    atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed)) {
 		pg_lock(&pg_sched.lock);
-		g = pg_globget(p, 0);
+		g = pg_globget(p, 0, false);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;
@@ -322,6 +354,17 @@ top:
 		pg_netpoll(0, &l);
 		pg_injectlist(&l);
 		g = pg_runqget(p);
+		if (g)
+			return g;
+	}
+	if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0) {
+		/* Only Gs that have had their time slice are left, as far as we know: what waits behind one on another P goes first. */
+		for (int i = 0; i < pg_nprocs; i++)
+			if (&pg_allp[i] != p && (g = pg_runqsteal(p, &pg_allp[i], false)) != NULL)
+				return g;
+		pg_lock(&pg_sched.lock);
+		g = pg_globget(p, 0, true);
+		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;
 	}
@@ -338,8 +381,8 @@ top:
 
 	/* Nothing: give up the P. */
 	pg_lock(&pg_sched.lock);
-	if (pg_sched.runq.n > 0) {
-		g = pg_globget(p, 0);
+	if (atomic_load(&pg_sched.runqsize) > 0) {
+		g = pg_globget(p, 0, true);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;

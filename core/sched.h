@@ -30,6 +30,8 @@ bool pg_wake(struct pg_g *g, enum pg_why why);
 
 /* Gives the P to others.  Inside the runtime or outside.  Blocks: the G, for one round. */
 void pg_yield(void);
+/* The same, but not to Gs that have used up a time slice and not waited since. */
+void pg_letothers(void);
 
 /* Waits until deadline (monotonic ns). 0, or -EINTR when a signal handler ran. */
 int pg_sleep_until(int64_t deadline, enum pg_reason reason);

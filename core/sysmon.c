@@ -32,12 +32,15 @@
 #include "core/syscall.h"
 #include "core/thread.h"
 
-enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, AUDIT = 200000000 };
+enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, OWE = 2000000,
+       UNSEEN = 1000000, RECENT = 500000000, AUDIT = 200000000 };
 
 static struct pg_g sysmon_g;
 struct pg_g *pg_sysmon_g; /* set while it runs */
 static struct pg_note started;
 int pg_sysmon_tid;
+static int64_t found; /* when a thread was seen asleep in a call that nobody announced */
+static bool hogs; /* some G has used up its time slice and not waited since */
 
 extern void pg_tls_learn_res(void);
 extern int pg_real_pthread_create(unsigned long *t, const void *attr, void *(*fn)(void *), void *arg);
@@ -79,8 +82,21 @@ static bool asleep(int tid)
 	return false;
 }
 
-/* True: something was done. */
-static bool look(struct pg_p *p, int64_t now, int64_t slice)
+/* Gs wait on the list of the spent ones, and p has taken none for long: the next one is its turn. */
+static void owe(struct pg_p *p, struct pg_g *g, int64_t now)
+{
+	uint32_t runs = atomic_load_explicit(&p->spentruns, memory_order_relaxed);
+
+	if (runs != p->sm_spentruns || atomic_load(&g->spent) || atomic_load(&pg_sched.spentsize) == 0) {
+		p->sm_spentruns = runs;
+		p->sm_owes = now;
+	} else if (now - p->sm_owes > OWE) {
+		atomic_store(&p->owe, true);
+	}
+}
+
+/* True: something was done.  others: a G that has not had its time slice waits somewhere. */
+static bool look(struct pg_p *p, int64_t now, int64_t slice, bool others)
 {
 	struct pg_m *m = atomic_load(&p->m);
 	uint32_t sw, insys;
@@ -91,6 +107,8 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 		return false;
 	sw = atomic_load(&m->switches);
 	g = *(struct pg_g *volatile *)&m->cur;
+	owe(p, g, now);
+	hogs |= atomic_load(&g->spent);
 	if (sw != m->sm_switches || g == &m->g0) {
 		m->sm_switches = sw;
 		m->sm_insys = atomic_load(&g->insys);
@@ -103,7 +121,7 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 		m->sm_call = m->sm_ask = now;
 		return false;
 	}
-	work = !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
+	work = others || !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
 	       (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling));
 	if (!work)
 		return false;
@@ -121,19 +139,27 @@ static bool look(struct pg_p *p, int64_t now, int64_t slice)
 		}
 		return false;
 	}
-	/* A deadline that has come is more urgent than equal shares: natively its thread would preempt. */
-	if (slice > URGENT && atomic_load(&p->timer0) <= now)
+	/*
+	 * A deadline that has come is more urgent than equal shares: natively its thread would preempt.  So would one that has been
+	 * woken, if it is not itself of those that only compute.
+	 */
+	if (slice > URGENT && (atomic_load(&p->timer0) <= now || (others && atomic_load(&g->spent))))
 		slice = URGENT;
-	if (now - m->sm_since < (slice ? slice : TICK_MAX) || atomic_load(&g->rt) != 0)
+	if (atomic_load(&g->rt) != 0)
 		return false;
-	if (now - m->sm_since >= TICK_MAX / 2 && asleep(m->tid)) {
-		if (pg_retake(m, p)) {
-			pg_handoffp(p);
-			return true;
+	/* Does it compute, or sleep in a call that nobody announced?  Asked three times in a time slice. */
+	if (now - m->sm_since >= UNSEEN && now >= m->sm_ask) {
+		if (asleep(m->tid)) {
+			found = now;
+			if (pg_retake(m, p)) {
+				pg_handoffp(p);
+				return true;
+			}
+			return false;
 		}
-		return false;
+		m->sm_ask = now + 2 * (now - m->sm_since);
 	}
-	if (slice == 0)
+	if (slice == 0 || now - m->sm_since < slice)
 		return false;
 	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
 	pg_kick(m);
@@ -183,7 +209,7 @@ static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
-	bool wasready = false, rested = false;
+	bool wasready = false, rested = false, others = false;
 	int quiet = 0, idle = 0;
 
 	(void)arg;
@@ -199,6 +225,10 @@ static void *sysmon(void *arg)
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
+		/* The Ps don't poll, and whoever is woken waits for us; or, where one blocks unannounced, more will. */
+		if (tick > URGENT && ((hogs && atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling)) ||
+				      now - found < RECENT))
+			tick = URGENT;
 		if (rested)
 			rested = false;
 		else if (first < now + tick)
@@ -212,21 +242,23 @@ static void *sysmon(void *arg)
 		pg_signal_route(&sysmon_g);
 		did |= pg_bury();
 		pg_spawn();
+		hogs = atomic_load(&pg_sched.spentsize) > 0;
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
 			if (atomic_load(&p->m))
 				busy = true;
-			did |= look(p, now, slice);
+			did |= look(p, now, slice, others);
 			ready |= !pg_runqempty(p);
 		}
 		pg_cputime_tick(now);
+		others = ready || atomic_load(&pg_sched.runqsize) > atomic_load(&pg_sched.spentsize);
 		ready |= atomic_load(&pg_sched.runqsize) > 0;
 		/* Twice in a row: what the hand-shake of pg_wakep missed, see sched.c. */
 		if (ready && wasready && atomic_load(&pg_sched.npidle) > 0)
 			stray();
 		wasready = ready;
 		if (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling) &&
-		    now - atomic_load(&pg_sched.lastpoll) > POLL_LATE) {
+		    now - atomic_load(&pg_sched.lastpoll) > (hogs ? URGENT / 2 : POLL_LATE)) {
 			struct pg_glist l = {0};
 			pg_netpoll(0, &l);
 			if (l.n) {

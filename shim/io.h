@@ -150,7 +150,7 @@ static inline void pg_io_quick(struct pg_g *g)
 {
 	if (pg_unlikely(++g->quick >= PG_QUICK)) {
 		g->quick = 0;
-		pg_yield();
+		pg_letothers();
 	}
 }
 

@@ -169,13 +169,14 @@ static void *spinner(void *arg)
 static int64_t *delays;
 static long rounds;
 static sem_t there, back;
+static _Atomic bool innocent_ended;
 static int pairfd[2];
 
 static void *partner(void *arg)
 {
 	for (;;) {
 		sem_wait(&there);
-		if (stop)
+		if (innocent_ended)
 			return arg;
 		sem_post(&back);
 	}
@@ -223,6 +224,7 @@ static void *innocent(void *arg)
 		}
 		delays[rounds++] = now() - t - least;
 	}
+	innocent_ended = true;
 	if (!strcmp(how, "wake"))
 		sem_post(&there);
 	else if (p)
