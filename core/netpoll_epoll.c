@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/netpoll.h"
 #include "core/pd.h"
 #include "core/proc.h"
@@ -84,7 +85,7 @@ int pg_netpoll_add(struct pg_pd *pd)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
 				 .data.u64 = (uint64_t)atomic_load(&pd->gen) << 32 | (uint32_t)pd->fd};
-	long r = pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, pd->fd, &ev);
+	long r = pg_fault() ? -ENOMEM : pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, pd->fd, &ev);
 
 	if (r == -EEXIST) /* the number came back by dup2 of the same file */
 		r = pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, pd->fd, &ev);

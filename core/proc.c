@@ -15,6 +15,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/cputime.h"
 #include "core/knobs.h"
 #include "core/proc.h"
@@ -166,9 +167,9 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	m->sigmask = ~pg_sigbit(PG_SIG_KICK);
 	publishm(m);
-	r = pg_arch_clone(mstart, m->g0.stack_top,
-			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
-			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
+	r = pg_fault() ? -EAGAIN : pg_arch_clone(mstart, m->g0.stack_top,
+						 CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
+						 CLONE_SETTLS | CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
 	pg_unlock(&pg_idlock);
 	if (r >= 0)

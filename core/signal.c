@@ -45,16 +45,23 @@ static void call_handler(void *arg)
 	((void (*)(int, siginfo_t *, void *))c->handler)(c->sig, c->info, c->uc);
 }
 
-/* Runs the handler for sig on g, which is in user code.  uc: the frame that was interrupted, or NULL. */
+/*
+ * Runs the handler for sig, just taken, on g, which is in user code but for the rt raised since before the taking: were it lowered in
+ * between, a kick could deliver the next one of the same number first, and all those that come while it is at it.
+ * uc: the frame that was interrupted, or NULL.
+ */
 static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 {
 	struct pg_ksigaction a = pg_sigacts[sig];
 	uint64_t old = g->sigmask;
 	ucontext_t own;
 
-	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && pg_sig_default_ignored(sig)))
+	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && pg_sig_default_ignored(sig))) {
+		pg_rt_lower(g);
 		return false;
+	}
 	if (a.handler == (void *)SIG_DFL) {
+		pg_rt_lower(g);
 		/* The kernel does what the default is, to the whole process. */
 		uint64_t bit = pg_sigbit(sig);
 		pg_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &bit, NULL, 8);
@@ -74,7 +81,6 @@ static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 		uc->uc_mcontext.gregs[REG_RBP] = (long long)(uintptr_t)__builtin_frame_address(0);
 		pg_set_uc_mask(uc, old);
 	}
-	pg_rt_raise(g);
 	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), true);
 	pg_rt_lower(g);
 	g->sig_ran++;
@@ -104,8 +110,8 @@ void pg_sig_deliver(struct pg_g *g, ucontext_t *uc)
 		pg_signal_route(g);
 		pg_rt_raise(g);
 		sig = pg_sig_take(g, ~g->sigmask, &info);
-		pg_rt_lower(g);
 		if (sig == 0) {
+			pg_rt_lower(g);
 			/* One that came while rt was raised found us inside the runtime, and left it to us. */
 			if (atomic_load(&g->pending) & PG_PEND_SIGNAL)
 				continue;
@@ -239,8 +245,11 @@ void pg_sigtramp(int sig, siginfo_t *info, void *ctx)
 		/* What the kernel sends to the caller of write looks like kill. */
 		bool thread = !sched && (info->si_code == SI_TKILL || ((sig == SIGPIPE || sig == SIGXFSZ) &&
 								       info->si_code == SI_USER && info->si_pid == getpid()));
-		/* Nobody else could take it, and without sysmon nobody would tell us, asleep in the runtime, of what is in the inbox. */
-		thread |= !atomic_load_explicit(&pg_started, memory_order_relaxed);
+		/*
+		 * Nobody else could take it, and without sysmon nobody would tell us, asleep in the runtime, of what is in the inbox.
+		 * Sysmon, which starts a little before, passes on what hits it at any time.
+		 */
+		thread |= !sched && !atomic_load_explicit(&pg_started, memory_order_relaxed);
 		bool mine = !sched && !(g->sigmask & pg_sigbit(sig)) && !(pg_uc_mask(uc) & pg_sigbit(sig));
 		/* The kernel prefers the first thread for a signal to the process; programs count on its calls being interrupted. */
 		bool tomain = g != &pg_main_g && sig != SIGPROF && sig != SIGVTALRM && main_takes(sig);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/proc.h"
 #include "core/say.h"
 #include "core/thread.h"
@@ -56,6 +57,8 @@ bool pg_thread_db(const char *name, size_t *off)
 
 void *pg_mmap_alloc(size_t n)
 {
+	if (pg_fault())
+		return NULL;
 	long r = pg_sys(SYS_mmap, 0, (n + 4095) & ~(size_t)4095, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return r < 0 && r > -4096 ? NULL : (void *)r;
