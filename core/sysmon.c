@@ -4,7 +4,8 @@
  *
  * Every tick it looks at each P that an M holds.  Where nothing has been switched since the last look and others wait:
  *   - the G has announced a system call, and it is still the same one: the P is retaken;
- *   - the kernel says that the thread sleeps (a raw syscall instruction, a futex inside libc): the P is retaken as well;
+ *   - its thread has used no CPU time since then and the kernel says that it sleeps (a raw syscall instruction, a futex inside
+ *     libc, a page fault): the P is retaken as well.  At its first sight the tick is short, so that the second look comes soon;
  *   - otherwise the G computes: after its time slice it is asked to yield, by signal.
  * It polls when nobody has for long, runs timers that are overdue, and audits descriptors that have been waited for very long.
  * A tick is 20 us while it finds something to do, growing to 10 ms; with all Ps idle for a while it sleeps on
@@ -77,58 +78,83 @@ static bool asleep(int tid)
 	return false;
 }
 
-/* True: something was done. */
-static bool look(struct pg_p *p, int64_t now, int64_t slice)
+static int64_t os_clock(int tid)
+{
+	struct timespec ts;
+
+	if (tid <= 0 || pg_sys(SYS_clock_gettime, (long)(int)((~(unsigned)tid << 3) | 6), &ts) < 0)
+		return -1;
+	return ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+enum saw { NOTHING, SUSPECT, DID };
+
+/* The G of m has announced nothing: has it slept since the last look?  SUSPECT: it may, look again soon. */
+static enum saw unannounced(struct pg_m *m, struct pg_p *p)
+{
+	int64_t cpu = os_clock(m->tid), before = m->sm_cpu;
+
+	m->sm_cpu = cpu;
+	if (cpu == -1)
+		return NOTHING;
+	if (cpu != before) /* it has run; does it now? */
+		return os_clock(m->tid) == cpu && asleep(m->tid) ? SUSPECT : NOTHING;
+	if (!asleep(m->tid))
+		return NOTHING;
+	if (!pg_retake(m, p))
+		return NOTHING;
+	pg_handoffp(p);
+	return DID;
+}
+
+static enum saw look(struct pg_p *p, int64_t now, int64_t slice)
 {
 	struct pg_m *m = atomic_load(&p->m);
 	uint32_t sw, insys;
 	struct pg_g *g;
-	bool work;
+	enum saw saw;
+	bool work, fresh;
 
 	if (m == NULL || atomic_load(&p->status) != PG_P_RUNNING)
-		return false;
+		return NOTHING;
 	sw = atomic_load(&m->switches);
 	g = *(struct pg_g *volatile *)&m->cur;
-	if (sw != m->sm_switches || g == &m->g0) {
-		m->sm_switches = sw;
-		m->sm_insys = atomic_load(&g->insys);
-		m->sm_since = now;
-		return false;
-	}
 	insys = atomic_load(&g->insys);
+	fresh = sw != m->sm_switches || g == &m->g0;
+	if (fresh) {
+		m->sm_switches = sw;
+		m->sm_insys = insys;
+		m->sm_since = now;
+		m->sm_cpu = -1;
+	}
+	if (g == &m->g0 || (insys & 1 && fresh))
+		return NOTHING;
 	if (insys & 1 && insys != m->sm_insys) {
 		m->sm_insys = insys;
-		return false;
+		return NOTHING;
 	}
 	work = !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
 	       (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling));
-	if (!work)
-		return false;
+	if (!work || atomic_load(&g->rt) != 0)
+		return NOTHING;
 	if (insys & 1) {
 		/* Seen twice in the same call. */
-		if (atomic_load(&g->rt) == 0 && pg_retake(m, p)) {
-			pg_handoffp(p);
-			return true;
-		}
-		return false;
+		if (!pg_retake(m, p))
+			return NOTHING;
+		pg_handoffp(p);
+		return DID;
 	}
+	saw = unannounced(m, p);
+	if (saw != NOTHING || fresh)
+		return saw;
 	/* A deadline that has come is more urgent than equal shares: natively its thread would preempt. */
 	if (slice > URGENT && atomic_load(&p->timer0) <= now)
 		slice = URGENT;
-	if (now - m->sm_since < (slice ? slice : TICK_MAX) || atomic_load(&g->rt) != 0)
-		return false;
-	if (now - m->sm_since >= TICK_MAX / 2 && asleep(m->tid)) {
-		if (pg_retake(m, p)) {
-			pg_handoffp(p);
-			return true;
-		}
-		return false;
-	}
-	if (slice == 0)
-		return false;
+	if (slice == 0 || now - m->sm_since < slice)
+		return NOTHING;
 	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
 	pg_kick(m);
-	return true;
+	return DID;
 }
 
 /* A G has been waiting while a P is idle: an M looks for work.  One that exists: where none can be made, none is asked for each tick. */
@@ -174,7 +200,7 @@ static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
-	bool wasready = false;
+	bool wasready = false, again = false;
 	int quiet = 0, idle = 0;
 
 	(void)arg;
@@ -186,14 +212,14 @@ static void *sysmon(void *arg)
 	pg_notewakeup(&started);
 	start = lasttrace = lastaudit = pg_now();
 	for (;;) {
-		bool did = false, busy = false, ready = false;
+		bool did = false, busy = false, ready = false, suspect = false;
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
 		if (first < now + tick)
 			nap(first - now < TICK_MIN ? TICK_MIN : first - now);
 		else
-			nap(tick);
+			nap(again ? TICK_MIN : tick);
 		now = pg_now();
 		atomic_store(&poked, 0);
 		pg_rt_enter(&sysmon_g);
@@ -205,7 +231,9 @@ static void *sysmon(void *arg)
 			struct pg_p *p = &pg_allp[i];
 			if (atomic_load(&p->m))
 				busy = true;
-			did |= look(p, now, slice);
+			enum saw saw = look(p, now, slice);
+			did |= saw == DID;
+			suspect |= saw == SUSPECT;
 			ready |= !pg_runqempty(p);
 		}
 		pg_cputime_tick(now);
@@ -241,6 +269,7 @@ static void *sysmon(void *arg)
 			lasttrace = now;
 			trace_line(now, start);
 		}
+		again = suspect;
 		if (did)
 			quiet = 0, tick = TICK_MIN;
 		else if (++quiet > 50 && (tick *= 2) > tickmax)
