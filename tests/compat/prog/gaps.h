@@ -94,7 +94,7 @@ static int os_threads(long *waited)
 
 static atomic_int gaps_stop;
 
-static void *sleeper(void *arg)
+static inline void *sleeper(void *arg)
 {
 	long *worst = arg, last = now(), t;
 
@@ -110,7 +110,7 @@ static void *sleeper(void *arg)
 
 struct gap { long all, ours; }; /* the longest delay; less what the kernel may have caused of it */
 
-static struct gap gap_round(void (*block)(void))
+static inline struct gap gap_round(void (*block)(void))
 {
 	long worst[2] = { 0, 0 }, before, after;
 	pthread_t t[2];
@@ -133,7 +133,7 @@ static struct gap gap_round(void (*block)(void))
 	return g;
 }
 
-static int by_size(const void *a, const void *b)
+static inline int by_size(const void *a, const void *b)
 {
 	long x = *(const long *)a, y = *(const long *)b;
 
@@ -141,7 +141,7 @@ static int by_size(const void *a, const void *b)
 }
 
 /* Prints how it is distributed when asked for n rounds; else true: at least one round was good enough. */
-static int gaps(const char *what, void (*block)(void), int n)
+static inline int gaps(const char *what, void (*block)(void), int n)
 {
 	long best = 0, all[1000], ours[1000];
 
