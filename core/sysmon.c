@@ -31,7 +31,7 @@
 #include "core/syscall.h"
 #include "core/thread.h"
 
-enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, AUDIT = 200000000 };
+enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, AUDIT = 200000000, ASK = 250000 };
 
 static struct pg_g sysmon_g;
 struct pg_g *pg_sysmon_g; /* set while it runs */
@@ -90,18 +90,23 @@ static int64_t os_clock(int tid)
 enum saw { NOTHING, SUSPECT, DID };
 
 /* The G of m has announced nothing: has it slept since the last look?  SUSPECT: it may, look again soon. */
-static enum saw unannounced(struct pg_m *m, struct pg_p *p)
+static enum saw unannounced(struct pg_m *m, struct pg_p *p, int64_t now)
 {
-	int64_t cpu = os_clock(m->tid), before = m->sm_cpu;
+	int64_t cpu, before = m->sm_cpu;
 
-	m->sm_cpu = cpu;
+	if (now < m->sm_ask)
+		return NOTHING;
+	m->sm_ask = now + ASK; /* one that runs is not asked at each short tick */
+	m->sm_cpu = cpu = os_clock(m->tid);
 	if (cpu == -1)
 		return NOTHING;
-	if (cpu != before) /* it has run; does it now? */
-		return os_clock(m->tid) == cpu && asleep(m->tid) ? SUSPECT : NOTHING;
-	if (!asleep(m->tid))
-		return NOTHING;
-	if (!pg_retake(m, p))
+	if (cpu != before) { /* it has run; does it now? */
+		if (os_clock(m->tid) != cpu || !asleep(m->tid))
+			return NOTHING;
+		m->sm_ask = now;
+		return SUSPECT;
+	}
+	if (!asleep(m->tid) || !pg_retake(m, p))
 		return NOTHING;
 	pg_handoffp(p);
 	return DID;
@@ -126,6 +131,7 @@ static enum saw look(struct pg_p *p, int64_t now, int64_t slice)
 		m->sm_insys = insys;
 		m->sm_since = now;
 		m->sm_cpu = -1;
+		m->sm_ask = now;
 	}
 	if (g == &m->g0 || (insys & 1 && fresh))
 		return NOTHING;
@@ -144,7 +150,7 @@ static enum saw look(struct pg_p *p, int64_t now, int64_t slice)
 		pg_handoffp(p);
 		return DID;
 	}
-	saw = unannounced(m, p);
+	saw = unannounced(m, p, now);
 	if (saw != NOTHING || fresh)
 		return saw;
 	/* A deadline that has come is more urgent than equal shares: natively its thread would preempt. */
