@@ -168,7 +168,7 @@ $(UNIT_MOD): $(B)/unit-module-%.so: tests/unit/module.c $(B)/compile.stamp | $(S
 	$(call say,CC,$@)
 	$(Q)$(CC) -O2 -g -fPIC -shared -ftls-model=$* -o $@ $<
 
-$(B)/tests/t_openmp: PROG_FLAGS = -fopenmp
+$(B)/tests/t_openmp $(B)/tests/t_unannounced: PROG_FLAGS = -fopenmp
 define prog_rule
 $(B)/tests/%: $(1)/%.c $(B)/compile.stamp | $(SETUPS)
 	$$(call say,CC,$$<)

@@ -194,7 +194,7 @@ struct pg_m {
 	struct pg_g g0;
 	/* what sysmon saw last: */
 	uint32_t sm_switches, sm_insys;
-	int64_t sm_since, sm_call, sm_ask;
+	int64_t sm_since, sm_cpu, sm_ask, sm_call, sm_callask;
 	_Atomic uint32_t skips;     /* preemptions put off in a row */
 	_Atomic uint32_t kicked;    /* a kick is on its way: signal 32 queues, one at a time is enough */
 	_Atomic uint32_t execing;   /* its G calls exec: no kick may be pending; set by the G */

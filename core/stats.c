@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What PGREEN_STATS, PGREEN_DEADLOCK and PGREEN_MAXM print, from what is kept anyway.  On stderr, one line each. */
+#include <fcntl.h>
 #include <sys/syscall.h>
 
+#include "arch.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -97,52 +99,159 @@ static const struct { int nr; const char *name; } calls[] = {
 };
 enum { NCALLS = sizeof calls / sizeof *calls };
 
-/* The system call that OS thread tid is in, or -1: it runs, or the kernel does not say. */
-static int call_of(int tid)
+/* One place where OS threads are held: a system call, and where its instruction stands. */
+struct place {
+	int nr, n;
+	unsigned long pc;
+	char module[32]; /* what holds the instruction: the end of its file's name */
+	char thread[PG_NAME_MAX]; /* one that is there */
+};
+enum { NPLACES = 8 };
+
+/* The system call that OS thread tid is in, or -1: it runs, or the kernel does not say.  The line: number, six arguments, sp, pc. */
+static int call_of(int tid, unsigned long *pc)
 {
-	char buf[64];
-	long r = pg_task_read(tid, "/syscall", buf, sizeof buf);
-	int nr = 0, i = 0;
+	char buf[256];
+	long r = pg_task_read(tid, "/syscall", buf, sizeof buf), i = 0;
+	int nr = 0;
 
 	for (; i < r && buf[i] >= '0' && buf[i] <= '9'; i++)
 		nr = nr * 10 + buf[i] - '0';
-	return i ? nr : -1;
+	if (i == 0)
+		return -1;
+	*pc = 0;
+	for (r--; r > i && buf[r] <= ' '; r--)
+		;
+	for (unsigned shift = 0; r > i && buf[r] != 'x' && shift < 64; r--, shift += 4)
+		*pc |= (unsigned long)(buf[r] <= '9' ? buf[r] - '0' : buf[r] - 'a' + 10) << shift;
+	return nr;
+}
+
+static unsigned long hex(const char **s)
+{
+	unsigned long v = 0;
+
+	for (;; (*s)++)
+		if (**s >= '0' && **s <= '9')
+			v = v << 4 | (unsigned long)(**s - '0');
+		else if (**s >= 'a' && **s <= 'f')
+			v = v << 4 | (unsigned long)(**s - 'a' + 10);
+		else
+			return v;
+}
+
+/* The file that is mapped at pc, without its folders.  From the kernel: the loader's list has a lock. */
+static void module_of(unsigned long pc, char *out, size_t size)
+{
+	int fd = (int)pg_sys(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	char buf[512], line[512];
+	size_t len = 0;
+	long r;
+
+	append(out, 0, size, "?");
+	while (fd >= 0 && (r = pg_sys(SYS_read, fd, buf, sizeof buf)) > 0) {
+		for (long i = 0; i < r; i++) {
+			const char *s = line, *base;
+			unsigned long lo, hi;
+
+			if (buf[i] != '\n') {
+				if (len < sizeof line - 1)
+					line[len++] = buf[i];
+				continue;
+			}
+			line[len] = '\0';
+			len = 0;
+			lo = hex(&s);
+			hi = *s == '-' ? (s++, hex(&s)) : 0;
+			if (pc < lo || pc >= hi)
+				continue;
+			for (base = s; *s; s++)
+				if (*s == '/' || *s == ' ')
+					base = s + 1;
+			if (*base)
+				append(out, 0, size, base);
+			pg_sys(SYS_close, fd);
+			return;
+		}
+	}
+	if (fd >= 0)
+		pg_sys(SYS_close, fd);
+}
+
+static const char *call_name(int nr)
+{
+	for (int i = 0; i < NCALLS; i++)
+		if (calls[i].nr == nr)
+			return calls[i].name;
+	return "another call";
+}
+
+static size_t append_number(char *text, size_t len, size_t size, int n)
+{
+	char number[12];
+	int k = sizeof number;
+
+	number[--k] = '\0';
+	do
+		number[--k] = (char)('0' + n % 10);
+	while ((n /= 10) != 0);
+	return append(text, len, size, number + k);
 }
 
 void pg_capped_say(void)
 {
 	static bool said;
-	int held[NCALLS + 1] = {0}, all = 0, running = 0;
-	char text[256] = "";
+	static struct place places[NPLACES];
+	int all = 0, running = 0, elsewhere = 0, n = 0, i;
+	char text[384] = "";
 	size_t len = 0;
 
 	if (said || !pg_sched.capped)
 		return;
 	said = true;
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink) {
-		int tid = m->tid, nr, i = 0;
-		if (tid == 0 || *(struct pg_g *volatile *)&m->cur == &m->g0)
+		struct pg_g *g = *(struct pg_g *volatile *)&m->cur;
+		int tid = m->tid, nr;
+		unsigned long pc;
+
+		if (tid == 0 || g == &m->g0)
 			continue;
 		all++;
-		if ((nr = call_of(tid)) < 0) {
+		if ((nr = call_of(tid, &pc)) < 0) {
 			running++;
 			continue;
 		}
-		while (i < NCALLS && calls[i].nr != nr)
-			i++;
-		held[i]++;
-	}
-	for (int i = 0; i <= NCALLS; i++) {
-		char number[12];
-		int n = held[i], k = sizeof number;
-		if (n == 0)
+		for (i = 0; i < n && (places[i].nr != nr || places[i].pc != pc); i++)
+			;
+		if (i == NPLACES) {
+			elsewhere++;
 			continue;
-		for (number[--k] = '\0'; n; n /= 10)
-			number[--k] = (char)('0' + n % 10);
-		len = append(text, len, sizeof text, " ");
-		len = append(text, len, sizeof text, i < NCALLS ? calls[i].name : "others");
-		len = append(text, len, sizeof text, "=");
-		len = append(text, len, sizeof text, number + k);
+		}
+		if (i == n) {
+			n++;
+			places[i].nr = nr;
+			places[i].pc = pc;
+			module_of(pc, places[i].module, sizeof places[i].module);
+			append(places[i].thread, 0, sizeof places[i].thread, g->name);
+		}
+		places[i].n++;
+	}
+	for (i = 0; i < n; i++) {
+		len = append(text, len, sizeof text, i ? ", " : " ");
+		len = append(text, len, sizeof text, call_name(places[i].nr));
+		len = append(text, len, sizeof text, " in ");
+		len = append(text, len, sizeof text, places[i].module);
+		if (places[i].thread[0]) {
+			len = append(text, len, sizeof text, " (thread ");
+			len = append(text, len, sizeof text, places[i].thread);
+			len = append(text, len, sizeof text, ")");
+		}
+		len = append(text, len, sizeof text, ": ");
+		len = append_number(text, len, sizeof text, places[i].n);
+	}
+	if (elsewhere) {
+		len = append(text, len, sizeof text, ", others: ");
+		len = append_number(text, len, sizeof text, elsewhere);
 	}
 	pg_say("no more than %ld OS threads (PGREEN_MAXM), so work waits until one is free; %d of %d run, the others are in:%s",
 	       (long)pg_knobs.maxm, running, all, text);

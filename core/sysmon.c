@@ -6,7 +6,8 @@
  *   - the G has announced a system call, it is still the same one, and the kernel says that its thread sleeps: the P is retaken.
  *     A thread that runs in the kernel, or waits for a CPU behind other processes, keeps its P for a time slice: another M would
  *     only contend for the same CPU.  It is asked again after as long as it has been in the call already;
- *   - the kernel says that the thread sleeps (a raw syscall instruction, a futex inside libc): the P is retaken as well;
+ *   - its thread has used no CPU time since then and the kernel says that it sleeps (a raw syscall instruction, a futex inside
+ *     libc, a page fault): the P is retaken as well.  At its first sight the tick is short, so that the second look comes soon;
  *   - otherwise the G computes: after its time slice it is asked to yield, by signal.
  * It polls when nobody has for long, runs timers that are overdue, and audits descriptors that have been waited for very long.
  * A tick is 20 us while it finds something to do, growing to 10 ms; with all Ps idle for a while it sleeps on
@@ -34,13 +35,12 @@
 #include "core/thread.h"
 
 enum { TICK_MIN = 20000, TICK_MAX = 10000000, IDLE_TICKS = 100, POLL_LATE = 10000000, URGENT = 1000000, OWE = 2000000,
-       UNSEEN = 1000000, RECENT = 500000000, AUDIT = 200000000 };
+       AUDIT = 200000000, ASK = 250000 };
 
 static struct pg_g sysmon_g;
 struct pg_g *pg_sysmon_g; /* set while it runs */
 static struct pg_note started;
 int pg_sysmon_tid;
-static int64_t found; /* when a thread was seen asleep in a call that nobody announced */
 static bool hogs; /* some G has used up its time slice and not waited since */
 
 extern void pg_tls_learn_res(void);
@@ -96,75 +96,101 @@ static void owe(struct pg_p *p, struct pg_g *g, int64_t now)
 	}
 }
 
-/* True: something was done.  others: a G that has not had its time slice waits somewhere. */
-static bool look(struct pg_p *p, int64_t now, int64_t slice, bool others)
+static int64_t os_clock(int tid)
+{
+	struct timespec ts;
+
+	if (tid <= 0 || pg_sys(SYS_clock_gettime, (long)(int)((~(unsigned)tid << 3) | 6), &ts) < 0)
+		return -1;
+	return ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+enum saw { NOTHING, SUSPECT, DID };
+
+/* The G of m has announced nothing: has it slept since the last look?  SUSPECT: it may, look again soon. */
+static enum saw unannounced(struct pg_m *m, struct pg_p *p, int64_t now)
+{
+	int64_t cpu, before = m->sm_cpu;
+
+	if (now < m->sm_ask)
+		return NOTHING;
+	m->sm_ask = now + ASK; /* one that runs is not asked at each short tick */
+	m->sm_cpu = cpu = os_clock(m->tid);
+	if (cpu == -1)
+		return NOTHING;
+	if (cpu != before) { /* it has run; does it now? */
+		if (os_clock(m->tid) != cpu || !asleep(m->tid))
+			return NOTHING;
+		m->sm_ask = now;
+		return SUSPECT;
+	}
+	if (!asleep(m->tid) || !pg_retake(m, p))
+		return NOTHING;
+	pg_handoffp(p);
+	return DID;
+}
+
+/* others: a G that has not had its time slice waits somewhere. */
+static enum saw look(struct pg_p *p, int64_t now, int64_t slice, bool others)
 {
 	struct pg_m *m = atomic_load(&p->m);
 	uint32_t sw, insys;
 	struct pg_g *g;
-	bool work;
+	enum saw saw;
+	bool work, fresh;
 
 	if (m == NULL || atomic_load(&p->status) != PG_P_RUNNING)
-		return false;
+		return NOTHING;
 	sw = atomic_load(&m->switches);
 	g = *(struct pg_g *volatile *)&m->cur;
 	owe(p, g, now);
 	hogs |= atomic_load(&g->spent);
-	if (sw != m->sm_switches || g == &m->g0) {
-		m->sm_switches = sw;
-		m->sm_insys = atomic_load(&g->insys);
-		m->sm_since = m->sm_call = m->sm_ask = now;
-		return false;
-	}
 	insys = atomic_load(&g->insys);
+	fresh = sw != m->sm_switches || g == &m->g0;
+	if (fresh) {
+		m->sm_switches = sw;
+		m->sm_insys = insys;
+		m->sm_since = m->sm_call = m->sm_callask = m->sm_ask = now;
+		m->sm_cpu = -1;
+	}
+	if (g == &m->g0 || (insys & 1 && fresh))
+		return NOTHING;
 	if (insys & 1 && insys != m->sm_insys) {
 		m->sm_insys = insys;
-		m->sm_call = m->sm_ask = now;
-		return false;
+		m->sm_call = m->sm_callask = now;
+		return NOTHING;
 	}
 	work = others || !pg_runqempty(p) || atomic_load(&pg_sched.runqsize) > 0 || atomic_load(&p->timer0) <= now ||
 	       (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling));
-	if (!work)
-		return false;
+	if (!work || atomic_load(&g->rt) != 0)
+		return NOTHING;
 	if (insys & 1) {
 		/* Seen twice in the same call. */
-		if (atomic_load(&g->rt) != 0 || now < m->sm_ask)
-			return false;
+		if (now < m->sm_callask)
+			return NOTHING;
 		if (now - m->sm_call < TICK_MAX && !asleep(m->tid)) {
-			m->sm_ask = now + (now - m->sm_call);
-			return false;
+			m->sm_callask = now + (now - m->sm_call);
+			return NOTHING;
 		}
-		if (pg_retake(m, p)) {
-			pg_handoffp(p);
-			return true;
-		}
-		return false;
+		if (!pg_retake(m, p))
+			return NOTHING;
+		pg_handoffp(p);
+		return DID;
 	}
+	saw = unannounced(m, p, now);
+	if (saw != NOTHING || fresh)
+		return saw;
 	/*
 	 * A deadline that has come is more urgent than equal shares: natively its thread would preempt.  So would one that has been
 	 * woken, if it is not itself of those that only compute.
 	 */
 	if (slice > URGENT && (atomic_load(&p->timer0) <= now || (others && atomic_load(&g->spent))))
 		slice = URGENT;
-	if (atomic_load(&g->rt) != 0)
-		return false;
-	/* Does it compute, or sleep in a call that nobody announced?  Asked three times in a time slice. */
-	if (now - m->sm_since >= UNSEEN && now >= m->sm_ask) {
-		if (asleep(m->tid)) {
-			found = now;
-			if (pg_retake(m, p)) {
-				pg_handoffp(p);
-				return true;
-			}
-			return false;
-		}
-		m->sm_ask = now + 2 * (now - m->sm_since);
-	}
 	if (slice == 0 || now - m->sm_since < slice)
-		return false;
+		return NOTHING;
 	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
 	pg_kick(m);
-	return true;
+	return DID;
 }
 
 /* PGREEN_CHAOS: the number of Ps changes.  One that is idle is kept back for some milliseconds. */
@@ -226,7 +252,7 @@ static void *sysmon(void *arg)
 {
 	int64_t tick = TICK_MIN, now, start, lasttrace, lastaudit;
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
-	bool wasready = false, rested = false, others = false;
+	bool wasready = false, rested = false, others = false, again = false;
 	int quiet = 0, idle = 0;
 	struct pg_p *kept = NULL;
 	int64_t keep = 0;
@@ -240,20 +266,19 @@ static void *sysmon(void *arg)
 	pg_notewakeup(&started);
 	start = lasttrace = lastaudit = pg_now();
 	for (;;) {
-		bool did = false, busy = false, ready = false;
+		bool did = false, busy = false, ready = false, suspect = false;
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
-		/* The Ps don't poll, and whoever is woken waits for us; or, where one blocks unannounced, more will. */
-		if (tick > URGENT && ((hogs && atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling)) ||
-				      now - found < RECENT))
+		/* The Ps don't poll, and whoever is woken waits for us. */
+		if (tick > URGENT && hogs && atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling))
 			tick = URGENT;
 		if (rested)
 			rested = false;
 		else if (first < now + tick)
 			nap(first - now < TICK_MIN ? TICK_MIN : first - now);
 		else
-			nap(tick);
+			nap(again ? TICK_MIN : tick);
 		now = pg_now();
 		atomic_store(&poked, 0);
 		pg_rt_enter(&sysmon_g);
@@ -268,7 +293,9 @@ static void *sysmon(void *arg)
 			struct pg_p *p = &pg_allp[i];
 			if (atomic_load(&p->m))
 				busy = true;
-			did |= look(p, now, slice, others);
+			enum saw saw = look(p, now, slice, others);
+			did |= saw == DID;
+			suspect |= saw == SUSPECT;
 			ready |= !pg_runqempty(p);
 		}
 		pg_cputime_tick(now);
@@ -305,6 +332,7 @@ static void *sysmon(void *arg)
 			lasttrace = now;
 			trace_line(now, start);
 		}
+		again = suspect;
 		if (did)
 			quiet = 0, tick = TICK_MIN;
 		else if (++quiet > 50 && (tick *= 2) > tickmax)

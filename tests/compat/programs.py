@@ -11,8 +11,11 @@ SPECIAL = {
     # natively it ends at max_map_count, near 32,000 threads
     "t_park100k": {"expected": "exit status 0\n100000 parked\n100000 joined\nok\n", "alone": True, "timeout": 90,
                    "no_native": "more threads than the system gives", "wired": False},
-    # measures gaps: nobody beside it
+    # measure gaps: nobody beside them
     "t_rawblock": {"alone": True, "wired": False},
+    "t_unannounced": {"alone": True, "wired": False, "timeout": 120},
+    # the runtime waits for some seconds before it sends OS threads away
+    "t_maxm": {"wired": False, "timeout": 120},
     # a signal for a process of wired threads may come a little later than natively: LIMITS
     "t_signal": {"wired": False},
 }

@@ -83,6 +83,10 @@ static void make_pty_master(void)
 static int c_write(void) { return write(fd[1], buf, 1) == 1; }
 static int c_write_much(void) { return write(fd[1], junk, sizeof junk) == sizeof junk; }
 static int c_writev(void) { return writev(fd[1], iov, 2) == 2; }
+static int c_pwritev2(void) { return pwritev2(fd[1], iov, 2, -1, 0) == 2; }
+static void full_eventfd(void) { make_eventfd(); eventfd_write(fd[0], 0xfffffffffffffffeull); }
+static void take_eventfd(void) { eventfd_t v; eventfd_read(fd[0], &v); }
+static int c_eventfd_write(void) { return eventfd_write(fd[0], 1) == 0; }
 static int c_vmsplice(void) { return vmsplice(fd[1], iov, 1, 0) == 1; }
 
 static int other[2];
@@ -378,6 +382,8 @@ static const struct nostall cases[] = {
 	{ "write: much to a full pipe", full_pipe, c_write_much, drain, close_both },
 	{ "writev: full pipe", full_pipe, c_writev, drain, close_both },
 	{ "write: full socket", full_pair, c_write_much, drain, close_both },
+	{ "pwritev2: full pipe", full_pipe, c_pwritev2, drain, close_both },
+	{ "eventfd_write: full", full_eventfd, c_eventfd_write, take_eventfd, close_both },
 	{ "vmsplice: full pipe", full_pipe, c_vmsplice, drain, close_both },
 	{ "splice: empty pipe", two_pipes, c_splice, put, close_four },
 	{ "tee: empty pipe", two_pipes, c_tee, put, close_four },

@@ -1,20 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * No call of libc that reads, writes, locks or looks up inside keeps the other threads waiting: stdio on slow descriptors, locked
- * streams, callbacks that block, resolver, dynamic linker, posix_spawn.  Not asked: syslog, whose socket is the system's, and
- * getpass, which wants a terminal.
+ * streams, callbacks that block, resolver, dynamic linker, posix_spawn.  syslog's socket is the system's: it is asked for its line on
+ * stderr.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <err.h>
+#include <error.h>
+#include <execinfo.h>
+#include <fmtmsg.h>
 #include <ftw.h>
+#include <grp.h>
+#include <malloc.h>
+#include <mntent.h>
+#include <netdb.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <pwd.h>
 #include <resolv.h>
+#include <shadow.h>
 #include <spawn.h>
 #include <stdarg.h>
 #include <stdio_ext.h>
 #include <sys/stat.h>
+#include <syslog.h>
 #include <wchar.h>
 
 #include "nostall.h"
@@ -126,7 +137,43 @@ static void err_full(void)
 static void err_back(void) { dup2(saved_err, 2); close(saved_err); close_both(); }
 static int c_perror(void) { perror("perror"); return 1; }
 static int c_warn(void) { warn("%s", "warn"); return 1; }
+static int with_list(void (*fn)(const char *, va_list), const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fn(fmt, ap);
+	va_end(ap);
+	return 1;
+}
+static int c_vwarn(void) { return with_list(vwarn, "%d", 1); }
+static int c_vwarnx(void) { return with_list(vwarnx, "%d", 1); }
+static int c_warnx(void) { warnx("%s", "warnx"); return 1; }
+static int c_psiginfo(void) { siginfo_t si = { .si_signo = SIGUSR1 }; psiginfo(&si, "psiginfo"); return 1; }
+static int c_herror(void) { herror("herror"); return 1; }
+static int c_fmtmsg(void) { return fmtmsg(MM_PRINT, "no:stall", MM_INFO, "fmtmsg", NULL, NULL) != MM_NOTOK; }
+static int c_error(void) { error(0, 0, "error"); return 1; }
+static int c_backtrace(void) { void *at[1] = { (void *)c_error }; backtrace_symbols_fd(at, 1, 2); return 1; }
+static int c_malloc_stats(void) { malloc_stats(); return 1; }
+static int c_syslog(void) { openlog("nostall", LOG_PERROR, LOG_USER); syslog(LOG_INFO, "syslog"); return 1; }
+static void to_syslog(const char *fmt, va_list ap) { vsyslog(LOG_INFO, fmt, ap); }
+static int c_vsyslog(void) { openlog("nostall", LOG_PERROR, LOG_USER); return with_list(to_syslog, "%d", 1); }
 static int c_psignal(void) { psignal(SIGUSR1, "psignal"); return 1; }
+
+/* ---- records of files; three of these readers want to know first where they are, which no pipe says ---- */
+
+static void put_mount(void) { if (write(fd[1], "a /b c d 0 0\n", 13) != 13) die("put"); close(fd[1]); fd[1] = -1; }
+static int c_fgetpwent(void) { return fgetpwent(f) == NULL; }
+static int c_fgetgrent(void) { return fgetgrent(f) == NULL; }
+static int c_fgetspent(void) { return fgetspent(f) == NULL; }
+static int c_getmntent(void) { struct mntent *p = getmntent(f); return p != NULL && p->mnt_dir[1] == 'b'; }
+static int c_putpwent(void) { struct passwd p = { "a", "x", 1, 1, "", "", "" }; return putpwent(&p, f) == 0; }
+static int c_putgrent(void) { struct group p = { "a", "x", 1, (char *[]){ NULL } }; return putgrent(&p, f) == 0; }
+static int c_putspent(void) { struct spwd p = { "a", "x", 1, 1, 1, 1, 1, 1, 0 }; return putspent(&p, f) == 0; }
+static int c_malloc_info(void) { return malloc_info(0, f) == 0; }
+static int c_putw(void) { return putw(1, f) == 0; }
+static int c_fseek(void) { return fputs("x", f) >= 0 && fseek(f, 0, SEEK_SET) == -1; }
+static int c_rewind(void) { if (fputs("x", f) < 0) return 0; rewind(f); return 1; }
 
 /* ---- a stream that another thread has locked ---- */
 
@@ -136,6 +183,14 @@ static int c_flockfile(void) { flockfile(f); funlockfile(f); return 1; }
 static int c_feof(void) { return feof(f) == 0; }
 static int c_ferror(void) { return ferror(f) == 0; }
 static int c_ftell(void) { return ftell(f) == -1; }
+static int c_clearerr(void) { clearerr(f); return 1; }
+static int c_setbuf(void) { setbuf(f, NULL); return 1; }
+static int c_setbuffer(void) { setbuffer(f, NULL, 0); return 1; }
+static int c_setlinebuf(void) { setlinebuf(f); return 1; }
+static int c_ungetc(void) { ungetc('x', f); return 1; }
+static int c_ungetwc(void) { ungetwc('x', f); return 1; }
+static int c_ftello(void) { return ftello(f) == -1; }
+static int c_fgetpos(void) { fpos_t p; return fgetpos(f, &p) == -1; }
 static int c_fflush_all(void) { return fflush(NULL) == 0; }
 
 /* ---- callbacks that block, inside calls that are announced ---- */
@@ -228,6 +283,67 @@ static int c_res_nsend(void)
 	res_nclose(&rs);
 	return r >= n;
 }
+/* The resolver of this thread asks our server. */
+static void ask_ours(void)
+{
+	res_init();
+	_res.nscount = 1;
+	_res.nsaddr_list[0] = server;
+	_res.retrans = 30;
+	_res.retry = 1;
+	_res.ndots = 1;
+	_res.options &= ~(unsigned long)(RES_DNSRCH | RES_DEFNAMES);
+}
+static int c_getaddrinfo(void)
+{
+	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *ai;
+
+	ask_ours();
+	return getaddrinfo("nostall.example", "80", &hints, &ai) != 0;
+}
+static int c_getnameinfo(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr = { htonl(0xc0000201) } }; /* 192.0.2.1, nobody's */
+
+	ask_ours();
+	return getnameinfo((struct sockaddr *)&a, sizeof a, buf, sizeof buf, NULL, 0, NI_NAMEREQD) != 0;
+}
+static int c_gethostbyname(void) { ask_ours(); return gethostbyname("nostall.example") == NULL; }
+static int c_gethostbyaddr(void) { in_addr_t a = htonl(0xc0000201); ask_ours(); return gethostbyaddr(&a, 4, AF_INET) == NULL; }
+static int c_gethostbyname_r(void)
+{
+	struct hostent h, *r;
+	char b[1024];
+	int e;
+
+	ask_ours();
+	gethostbyname_r("nostall.example", &h, b, sizeof b, &r, &e);
+	return r == NULL;
+}
+static int c_res_query(void) { unsigned char a[512]; ask_ours(); return res_query("nostall.example", ns_c_in, ns_t_a, a, sizeof a) < 0; }
+static int c_res_search(void) { unsigned char a[512]; ask_ours(); return res_search("nostall.example", ns_c_in, ns_t_a, a, sizeof a) < 0; }
+static int c_res_querydomain(void)
+{
+	unsigned char a[512];
+	ask_ours();
+	return res_querydomain("nostall", "example", ns_c_in, ns_t_a, a, sizeof a) < 0;
+}
+/* Asked through the hosts line of nsswitch.conf, if that names dns; else they would not wait. */
+static int dns;
+static void nss_setup(void)
+{
+	char line[256];
+	FILE *conf = fopen("/etc/nsswitch.conf", "r");
+
+	dns = 0;
+	while (conf && fgets(line, sizeof line, conf))
+		dns |= strncmp(line, "hosts:", 6) == 0 && strstr(line, " dns") != NULL;
+	if (conf)
+		fclose(conf);
+	ns_setup();
+}
+#define BY_NSS(name) static int c_nss_##name(void) { return dns ? c_##name() : recv(fd[0], buf, 1, 0) >= 0; }
+BY_NSS(getaddrinfo) BY_NSS(getnameinfo) BY_NSS(gethostbyname) BY_NSS(gethostbyaddr) BY_NSS(gethostbyname_r)
 static void ns_answer(void)
 {
 	struct sockaddr_in from;
@@ -238,6 +354,17 @@ static void ns_answer(void)
 	q[2] |= 0x80; /* an answer, of no records, */
 	q[3] |= 0x80; /* by one who would have asked others */
 	sendto(fd[0], q, (size_t)n, 0, (struct sockaddr *)&from, len);
+}
+/* As often as it is asked. */
+static void ns_answers(void)
+{
+	struct pollfd p = { fd[0], POLLIN, 0 };
+
+	if (!dns)
+		sendto(fd[0], "x", 1, 0, (struct sockaddr *)&server, sizeof server);
+	while (dns && !atomic_load(&left))
+		if (poll(&p, 1, 1) == 1)
+			ns_answer();
 }
 
 /* ---- a module whose constructor blocks ---- */
@@ -279,6 +406,31 @@ static int c_dlopen(void)
 }
 static void dl_after(void) { close_both(); unlink(path); }
 
+/* Another thread is in that constructor and has the loader's lock, which dlsym wants: no call announces that. */
+static pthread_t opener;
+static void *open_it(void *arg) { (void)arg; return (void *)(long)c_dlopen(); }
+static void dlsym_setup(void)
+{
+	dl_setup();
+	pthread_create(&opener, NULL, open_it, NULL);
+	nap(20000);
+}
+static int c_dlsym(void)
+{
+	char c;
+	return built ? dlsym(RTLD_DEFAULT, "malloc") != NULL : read(fd[0], &c, 1) == 1;
+}
+static void dlsym_release(void) { if (write(fd[1], "xx", 2) != 2) die("put"); }
+static void dlsym_after(void)
+{
+	void *ok;
+
+	pthread_join(opener, &ok);
+	if (!ok)
+		die("dlopen");
+	dl_after();
+}
+
 static const struct nostall cases[] = {
 	{ "fgets", f_pipe, c_fgets, put_line, f_close },
 	{ "fgets: socket", f_socket, c_fgets, put_line, f_close },
@@ -314,6 +466,36 @@ static const struct nostall cases[] = {
 	{ "perror: full pipe", err_full, c_perror, drain, err_back },
 	{ "warn: full pipe", err_full, c_warn, drain, err_back },
 	{ "psignal: full pipe", err_full, c_psignal, drain, err_back },
+	{ "vwarn: full pipe", err_full, c_vwarn, drain, err_back },
+	{ "warnx: full pipe", err_full, c_warnx, drain, err_back },
+	{ "vwarnx: full pipe", err_full, c_vwarnx, drain, err_back },
+	{ "psiginfo: full pipe", err_full, c_psiginfo, drain, err_back },
+	{ "herror: full pipe", err_full, c_herror, drain, err_back },
+	{ "fmtmsg: full pipe", err_full, c_fmtmsg, drain, err_back },
+	{ "error: full pipe", err_full, c_error, drain, err_back },
+	{ "backtrace_symbols_fd: full pipe", err_full, c_backtrace, drain, err_back },
+	{ "malloc_stats: full pipe", err_full, c_malloc_stats, drain, err_back },
+	{ "syslog: full pipe", err_full, c_syslog, drain, err_back },
+	{ "vsyslog: full pipe", err_full, c_vsyslog, drain, err_back },
+	{ "putw: full pipe", f_unbuffered, c_putw, drain, w_close },
+	{ "fseek: full pipe", f_buffered, c_fseek, drain, w_close },
+	{ "rewind: full pipe", f_buffered, c_rewind, drain, w_close },
+	{ "putpwent: full pipe", f_unbuffered, c_putpwent, drain, w_close },
+	{ "putgrent: full pipe", f_unbuffered, c_putgrent, drain, w_close },
+	{ "putspent: full pipe", f_unbuffered, c_putspent, drain, w_close },
+	{ "malloc_info: full pipe", f_unbuffered, c_malloc_info, drain, w_close },
+	{ "locked stream: fgetpwent", f_locked, c_fgetpwent, f_unlock, w_close },
+	{ "locked stream: fgetgrent", f_locked, c_fgetgrent, f_unlock, w_close },
+	{ "locked stream: fgetspent", f_locked, c_fgetspent, f_unlock, w_close },
+	{ "getmntent", f_pipe, c_getmntent, put_mount, f_close },
+	{ "locked stream: clearerr", f_locked, c_clearerr, f_unlock, w_close },
+	{ "locked stream: setbuf", f_locked, c_setbuf, f_unlock, w_close },
+	{ "locked stream: setbuffer", f_locked, c_setbuffer, f_unlock, w_close },
+	{ "locked stream: setlinebuf", f_locked, c_setlinebuf, f_unlock, w_close },
+	{ "locked stream: ungetc", f_locked, c_ungetc, f_unlock, w_close },
+	{ "locked stream: ungetwc", f_locked, c_ungetwc, f_unlock, w_close },
+	{ "locked stream: ftello", f_locked, c_ftello, f_unlock, w_close },
+	{ "locked stream: fgetpos", f_locked, c_fgetpos, f_unlock, w_close },
 	{ "locked stream: flockfile", f_locked, c_flockfile, f_unlock, w_close },
 	{ "locked stream: fputs", f_locked, c_fputs, f_unlock, w_close },
 	{ "locked stream: putc", f_locked, c_putc, f_unlock, w_close },
@@ -327,6 +509,15 @@ static const struct nostall cases[] = {
 	{ "freopen: FIFO", make_fifo, c_freopen, open_w, fifo_after },
 	{ "posix_spawn: FIFO", make_fifo, c_spawn, open_w, fifo_after },
 	{ "res_nsend", ns_setup, c_res_nsend, ns_answer, close_both },
+	{ "res_query", nss_setup, c_res_query, ns_answers, close_both },
+	{ "res_search", nss_setup, c_res_search, ns_answers, close_both },
+	{ "res_querydomain", nss_setup, c_res_querydomain, ns_answers, close_both },
+	{ "getaddrinfo", nss_setup, c_nss_getaddrinfo, ns_answers, close_both },
+	{ "getnameinfo", nss_setup, c_nss_getnameinfo, ns_answers, close_both },
+	{ "gethostbyname", nss_setup, c_nss_gethostbyname, ns_answers, close_both },
+	{ "gethostbyaddr", nss_setup, c_nss_gethostbyaddr, ns_answers, close_both },
+	{ "gethostbyname_r", nss_setup, c_nss_gethostbyname_r, ns_answers, close_both },
+	{ "dlsym: beside a slow constructor", dlsym_setup, c_dlsym, dlsym_release, dlsym_after },
 	{ "dlopen: slow constructor", dl_setup, c_dlopen, put, dl_after },
 };
 

@@ -52,6 +52,20 @@ static mtx_t cm;
 static void cm_setup(void) { mtx_init(&cm, mtx_plain); mtx_lock(&cm); }
 static void cm_release(void) { mtx_unlock(&cm); }
 static int c_mtx(void) { return mtx_lock(&cm) == thrd_success && mtx_unlock(&cm) == thrd_success; }
+static int c_mtx_timed(void) { return mtx_timedlock(&cm, soon()) == thrd_success && mtx_unlock(&cm) == thrd_success; }
+static void cm_timed(void) { mtx_init(&cm, mtx_timed); mtx_lock(&cm); }
+static cnd_t cn;
+static int cn_flag;
+static void cn_setup(void) { mtx_init(&cm, mtx_plain); cnd_init(&cn); cn_flag = 0; }
+static void cn_release(void) { mtx_lock(&cm); cn_flag = 1; cnd_broadcast(&cn); mtx_unlock(&cm); }
+static int c_cnd(void) { mtx_lock(&cm); while (!cn_flag) cnd_wait(&cn, &cm); return mtx_unlock(&cm) == thrd_success; }
+static int c_cnd_timed(void)
+{
+	mtx_lock(&cm);
+	while (!cn_flag)
+		cnd_timedwait(&cn, &cm, soon());
+	return mtx_unlock(&cm) == thrd_success;
+}
 static pthread_spinlock_t sp;
 static void sp_setup(void) { pthread_spin_init(&sp, 0); pthread_spin_lock(&sp); }
 static void sp_release(void) { pthread_spin_unlock(&sp); }
@@ -111,6 +125,10 @@ static int c_rdlock(void) { return pthread_rwlock_rdlock(&rw) == 0 && pthread_rw
 static int c_wrlock(void) { return pthread_rwlock_wrlock(&rw) == 0 && pthread_rwlock_unlock(&rw) == 0; }
 static int c_timedrd(void) { return pthread_rwlock_timedrdlock(&rw, soon()) == 0 && pthread_rwlock_unlock(&rw) == 0; }
 
+static int c_timedwr(void) { return pthread_rwlock_timedwrlock(&rw, soon()) == 0 && pthread_rwlock_unlock(&rw) == 0; }
+static int c_clockrd(void) { return pthread_rwlock_clockrdlock(&rw, CLOCK_REALTIME, soon()) == 0 && pthread_rwlock_unlock(&rw) == 0; }
+static int c_clockwr(void) { return pthread_rwlock_clockwrlock(&rw, CLOCK_REALTIME, soon()) == 0 && pthread_rwlock_unlock(&rw) == 0; }
+
 static pthread_barrier_t bar;
 static void b_setup(void) { pthread_barrier_init(&bar, NULL, 2); }
 static void b_release(void) { pthread_barrier_wait(&bar); }
@@ -127,6 +145,8 @@ static void j_setup(void)
 }
 static int c_join(void) { void *r; return pthread_join(stayer, &r) == 0 && r == &fd; }
 static int c_timedjoin(void) { void *r; return pthread_timedjoin_np(stayer, &r, soon()) == 0 && r == &fd; }
+static int c_clockjoin(void) { void *r; return pthread_clockjoin_np(stayer, &r, CLOCK_REALTIME, soon()) == 0 && r == &fd; }
+static int c_thrd_join(void) { int r; return thrd_join(stayer, &r) == thrd_success; }
 static pthread_once_t once_;
 static void slow_once(void) { char c; if (read(fd[0], &c, 1) != 1) die("once"); }
 static void *first_once(void *arg) { pthread_once(&once_, slow_once); return arg; }
@@ -138,6 +158,7 @@ static void o_setup(void)
 	nap(1000);
 }
 static void o_after(void) { pthread_join(stayer, NULL); close_both(); }
+static int c_call_once(void) { call_once((once_flag *)&once_, slow_once); return 1; }
 static int c_once(void) { return pthread_once(&once_, slow_once) == 0; }
 
 /* ---- signals and sleeping ---- */
@@ -166,6 +187,8 @@ static int c_sigtimedwait(void)
 	return sigtimedwait(&s, NULL, &ts) == SIGUSR1;
 }
 static int c_sigsuspend(void) { sigset_t s; sigemptyset(&s); return sigsuspend(&s) == -1 && errno == EINTR; }
+extern int __xpg_sigpause(int sig); /* sigpause, which headers warn of */
+static int c_sigpause(void) { return __xpg_sigpause(SIGUSR2) == -1 && errno == EINTR; }
 static int c_pause(void) { return pause() == -1 && errno == EINTR; }
 static int c_nanosleep(void) { struct timespec ts = { 600, 0 }; return nanosleep(&ts, &ts) == -1 && errno == EINTR; }
 static int c_clock_nanosleep(void)
@@ -192,6 +215,7 @@ static void child_setup(void)
 static int c_waitpid(void) { int st; return waitpid(child, &st, 0) == child && st == 0; }
 static int c_wait(void) { int st; return wait(&st) == child && st == 0; }
 static int c_wait4(void) { int st; return wait4(child, &st, 0, NULL) == child && st == 0; }
+static int c_wait3(void) { int st; return wait3(&st, 0, NULL) == child && st == 0; }
 static int c_waitid(void) { siginfo_t si; return waitid(P_PID, child, &si, WEXITED) == 0 && si.si_pid == child; }
 static char *shell(const char *fmt)
 {
@@ -331,6 +355,9 @@ static const struct nostall cases[] = {
 	{ "mutex: robust", m_robust, c_lock, m_release, m_after },
 	{ "mutex: priority inheritance", m_inherit, c_lock, m_release, m_after },
 	{ "mtx_lock", cm_setup, c_mtx, cm_release, NULL },
+	{ "mtx_timedlock", cm_timed, c_mtx_timed, cm_release, NULL },
+	{ "cnd_wait", cn_setup, c_cnd, cn_release, NULL },
+	{ "cnd_timedwait", cn_setup, c_cnd_timed, cn_release, NULL },
 	{ "spin lock", sp_setup, c_spin, sp_release, NULL },
 	{ "condition", m_free, c_cond, signal_it, m_after },
 	{ "condition: timed", m_free, c_cond_timed, signal_it, m_after },
@@ -343,14 +370,21 @@ static const struct nostall cases[] = {
 	{ "rwlock: to read", rw_write, c_rdlock, rw_release, NULL },
 	{ "rwlock: to write", rw_read, c_wrlock, rw_release, NULL },
 	{ "rwlock: timed", rw_write, c_timedrd, rw_release, NULL },
+	{ "rwlock: to write, timed", rw_read, c_timedwr, rw_release, NULL },
+	{ "rwlock: to read, clock", rw_write, c_clockrd, rw_release, NULL },
+	{ "rwlock: to write, clock", rw_read, c_clockwr, rw_release, NULL },
 	{ "barrier", b_setup, c_barrier, b_release, b_after },
 	{ "join", j_setup, c_join, put, close_both },
 	{ "join: timed", j_setup, c_timedjoin, put, close_both },
+	{ "join: clock", j_setup, c_clockjoin, put, close_both },
+	{ "thrd_join", j_setup, c_thrd_join, put, close_both },
+	{ "call_once", o_setup, c_call_once, put, o_after },
 	{ "once", o_setup, c_once, put, o_after },
 	{ "sigwait", with_handler, c_sigwait, interrupt, NULL },
 	{ "sigwaitinfo", with_handler, c_sigwaitinfo, interrupt, NULL },
 	{ "sigtimedwait", with_handler, c_sigtimedwait, interrupt, NULL },
 	{ "sigsuspend", with_handler, c_sigsuspend, interrupt, NULL },
+	{ "sigpause", with_handler, c_sigpause, interrupt, NULL },
 	{ "pause", with_handler, c_pause, interrupt, NULL },
 	{ "nanosleep", with_handler, c_nanosleep, interrupt, NULL },
 	{ "clock_nanosleep", with_handler, c_clock_nanosleep, interrupt, NULL },
@@ -361,6 +395,7 @@ static const struct nostall cases[] = {
 	{ "waitpid", child_setup, c_waitpid, put, close_both },
 	{ "wait", child_setup, c_wait, put, close_both },
 	{ "wait4", child_setup, c_wait4, put, close_both },
+	{ "wait3", child_setup, c_wait3, put, close_both },
 	{ "waitid", child_setup, c_waitid, put, close_both },
 	{ "system", make_pipe, c_system, put, close_both },
 	{ "popen", make_pipe, c_popen, put, close_both },
