@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/lock.h"
 #include "core/note.h"
 #include "core/g.h"
@@ -34,6 +35,7 @@ static long futex_wait(_Atomic uintptr_t *addr, uint32_t val, int64_t deadline)
 
 static void futex_wake(_Atomic uintptr_t *addr)
 {
+	pg_chaos_late();
 	pg_sys(SYS_futex, addr, FUTEX_WAKE_PRIVATE, 1);
 }
 

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/g.h"
 #include "core/lock.h"
 #include "core/note.h"
@@ -27,6 +28,7 @@ enum { LOCK_SPINS = 40 };
 
 static void semawakeup(struct pg_lock_waiter *w)
 {
+	pg_chaos_late();
 	atomic_store_explicit(&w->sema, 1, memory_order_release);
 	pg_sys(SYS_futex, &w->sema, FUTEX_WAKE_PRIVATE, 1);
 }

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/cputime.h"
 #include "core/knobs.h"
 #include "core/proc.h"
@@ -242,6 +243,8 @@ static void *sysmon(void *arg)
 		pg_signal_route(&sysmon_g);
 		did |= pg_bury();
 		pg_spawn();
+		if (pg_unlikely(pg_knobs.chaos))
+			pg_chaos_procs();
 		hogs = atomic_load(&pg_sched.spentsize) > 0;
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
