@@ -45,16 +45,22 @@ static void call_handler(void *arg)
 	((void (*)(int, siginfo_t *, void *))c->handler)(c->sig, c->info, c->uc);
 }
 
-/* Runs the handler for sig on g, which is in user code.  uc: the frame that was interrupted, or NULL. */
+/*
+ * Runs the handler for sig, which has been taken, on g.  uc: the frame that was interrupted, or NULL.  Called with rt raised and
+ * lowers it, once sig is blocked: a kick before would deliver the next one queued, whose handler would come first.
+ */
 static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 {
 	struct pg_ksigaction a = pg_sigacts[sig];
 	uint64_t old = g->sigmask;
 	ucontext_t own;
 
-	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && pg_sig_default_ignored(sig)))
+	if (a.handler == (void *)SIG_IGN || (a.handler == (void *)SIG_DFL && pg_sig_default_ignored(sig))) {
+		pg_rt_lower(g);
 		return false;
+	}
 	if (a.handler == (void *)SIG_DFL) {
+		pg_rt_lower(g);
 		/* The kernel does what the default is, to the whole process. */
 		uint64_t bit = pg_sigbit(sig);
 		pg_sys(SYS_rt_sigprocmask, SIG_UNBLOCK, &bit, NULL, 8);
@@ -74,7 +80,6 @@ static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 		uc->uc_mcontext.gregs[REG_RBP] = (long long)(uintptr_t)__builtin_frame_address(0);
 		pg_set_uc_mask(uc, old);
 	}
-	pg_rt_raise(g);
 	pg_sig_setmask(g, old | a.mask | (a.flags & SA_NODEFER ? 0 : pg_sigbit(sig)), true);
 	pg_rt_lower(g);
 	g->sig_ran++;
@@ -104,8 +109,8 @@ void pg_sig_deliver(struct pg_g *g, ucontext_t *uc)
 		pg_signal_route(g);
 		pg_rt_raise(g);
 		sig = pg_sig_take(g, ~g->sigmask, &info);
-		pg_rt_lower(g);
 		if (sig == 0) {
+			pg_rt_lower(g);
 			/* One that came while rt was raised found us inside the runtime, and left it to us. */
 			if (atomic_load(&g->pending) & PG_PEND_SIGNAL)
 				continue;
