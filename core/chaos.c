@@ -10,7 +10,7 @@
  * queues and timers of all Ps; whoever asks "are all others idle?" counts it as idle (npidle + npheld), and startm, which looks at
  * sched.pidle alone, can't have it.
  *
- * What does not fail: the growth of a heap of timers, for which there is no way back (LIMITS.md).
+ * What does not fail, since there is no way back (pg_mmap_must): the growth of a heap of timers, the G of a foreign thread (LIMITS.md).
  * Needs from below: pg_sys, the scheduler.
  */
 #include "core/chaos.h"
