@@ -105,7 +105,11 @@ void pg_chaos_procs(void)
 		pg_pidleput(back);
 	}
 	pg_unlock(&pg_sched.lock);
-	/* Who queued a G while it was held found no idle P. */
-	if (back)
-		pg_wakep();
+	/* Who queued a G while it was held found no idle P.  With nothing queued a process at rest stays so. */
+	for (int i = 0; back && i < pg_nprocs; i++) {
+		if (!pg_runqempty(&pg_allp[i]) || atomic_load(&pg_sched.runqsize) > 0) {
+			pg_wakep();
+			break;
+		}
+	}
 }
