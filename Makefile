@@ -14,6 +14,7 @@ PREFIX  = /usr/local
 DESTDIR =
 B       = build
 V       = 0
+T       = 600
 LOCK    = futex
 ARCH   := $(shell uname -m)
 
@@ -203,7 +204,7 @@ $(B)/tests/t_dlopen: PROG_LDFLAGS = -rdynamic
 check: all unit progs check-needed $(SETUPS)
 	$(Q)tests/run check --build $(B)
 stress: all $(SEMA) progs $(SETUPS)
-	$(Q)tests/run stress --build $(B)
+	$(Q)tests/run stress --build $(B) --seconds $(T) $(SEED:%=--seed %)
 compat: all progs $(SETUPS)
 	$(Q)tests/compat/run $(P) --build $(B) $(if $(T),--seconds $(T)) $(if $(WRITE),--write)
 conformance: all $(SEMA) $(SETUPS)
@@ -236,7 +237,7 @@ help:
 	@echo 'make              the library and the command, in $(B)/'
 	@echo 'make demo         see what it does (installs the Debian packages it lacks)'
 	@echo 'make check        all tests (likewise)'
-	@echo 'make stress       the stress tests, longer'
+	@echo 'make stress       random load under random knobs, for T=$(T) seconds; SEED= repeats'
 	@echo 'make compat       many real programs, with their speed; P="mariadb java": these, T=60: seconds of load, WRITE=1: COMPAT.md'
 	@echo 'make conformance  tests of glibc; model: the Promela models'
 	@echo 'make bench        the figures, natively and under pgreen'

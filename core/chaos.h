@@ -1,31 +1,38 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Trouble on purpose, for tests: PGREEN_CHAOS (a seed) yields, migrates, wakes late and takes Ps away for a while; PGREEN_FAIL (N)
- * makes one in N of the runtime's requests to the kernel fail.  Neither changes what a program may see: only when, and where
- * resources are short.  Off, each costs a test of a constant on paths that make a system call anyway.
+ * Trouble on purpose, for tests: PGREEN_CHAOS=SEED makes the runtime yield, migrate, lose its P and wake up late at random
+ * points and changes the number of Ps in use; PGREEN_FAIL=N lets one in N of its own requests to the kernel fail.  Off, each
+ * point is one predictable branch on a path that makes a system call anyway.
  */
 #ifndef PG_CHAOS_H
 #define PG_CHAOS_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
+#include "core/g.h"
 #include "core/knobs.h"
 
-/* The next number of the sequence that the seed began.  From any thread; the order among threads is the kernel's. */
-uint32_t pg_chaos_rnd(void);
+/* What can be made to fail, and the answer. */
+enum pg_chaos_call {
+	PG_CHAOS_MMAP,  /* ENOMEM */
+	PG_CHAOS_CLONE, /* of an M: EAGAIN */
+	PG_CHAOS_EPOLL, /* a registration: ENOSPC or ENOMEM */
+	PG_CHAOS_FD,    /* of the poller's own: EMFILE */
+};
 
-/* Shall this request (memory, an OS thread, a registration) fail?  Blocks: nothing. */
-static inline bool pg_fault(void)
+long pg_chaos_fail_slow(enum pg_chaos_call call);
+void pg_chaos_late_slow(void);
+void pg_chaos_enter(struct pg_g *g); /* g has just entered the runtime, rt == 1, and may be switched away from */
+void pg_chaos_procs(void);           /* sysmon, now and then */
+
+/* 0, or the negative error number that the call shall have; the call is not to be made then.  Blocks: nothing. */
+static inline long pg_chaos_fail(enum pg_chaos_call call)
 {
-	return __builtin_expect(pg_knobs.fail != 0, 0) && pg_chaos_rnd() % (uint32_t)pg_knobs.fail == 0;
+	return pg_unlikely(pg_knobs.fail) ? pg_chaos_fail_slow(call) : 0;
 }
 
-/* Between saying that somebody may go on and waking it: now and then a while passes.  Blocks: the M. */
-void pg_chaos_late_slow(void);
+/* Before a wake-up by the kernel.  Blocks: the OS thread, for some microseconds, under a seed only. */
 static inline void pg_chaos_late(void)
 {
-	if (__builtin_expect(pg_knobs.chaos != 0, 0))
+	if (pg_unlikely(pg_knobs.chaos))
 		pg_chaos_late_slow();
 }
 

@@ -14,8 +14,8 @@
 	X("STATS", stats, 0, 0, 1, "counters on stderr at exit")                                                       \
 	X("SCHEDTRACE", schedtrace, 0, 0, 3600000, "a line of scheduler state on stderr every so many milliseconds")   \
 	X("DEADLOCK", deadlock, 0, 0, 1, "report on stderr when all threads are asleep for good")                      \
-	X("CHAOS", chaos, 0, 0, UINT32_MAX, "seed of random yields, late wake-ups and fewer processors; 0: none")       \
-	X("FAIL", fail, 0, 0, UINT32_MAX, "one in so many of the runtime's requests to the kernel fails; 0: none")      \
+	X("CHAOS", chaos, 0, 0, UINT32_MAX, "seed of trouble on purpose in the scheduler; 0: none")                    \
+	X("FAIL", fail, 0, 0, UINT32_MAX, "one in so many of our own requests to the kernel fails; 0: none")           \
 	X("MAXM", maxm, 10000, 4, 1000000, "most OS threads")
 
 /* Those that are text: name, field, what it does; empty by default, and kept as they are. */

@@ -50,10 +50,12 @@ int pg_netpoll_init(void)
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u64 = BREAK};
 	long r;
 
-	epfd = high((int)pg_sys(SYS_epoll_create1, EPOLL_CLOEXEC));
+	r = pg_chaos_fail(PG_CHAOS_FD);
+	epfd = high((int)(r ? r : pg_sys(SYS_epoll_create1, EPOLL_CLOEXEC)));
 	if (epfd < 0)
 		return epfd;
-	evfd = high((int)pg_sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK));
+	r = pg_chaos_fail(PG_CHAOS_FD);
+	evfd = high((int)(r ? r : pg_sys(SYS_eventfd2, 0, EFD_CLOEXEC | EFD_NONBLOCK)));
 	if (evfd < 0) {
 		r = evfd;
 		pg_sys(SYS_close, epfd);
@@ -85,8 +87,10 @@ int pg_netpoll_add(struct pg_pd *pd)
 {
 	struct epoll_event ev = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET,
 				 .data.u64 = (uint64_t)atomic_load(&pd->gen) << 32 | (uint32_t)pd->fd};
-	long r = pg_fault() ? -ENOMEM : pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, pd->fd, &ev);
+	long r = pg_chaos_fail(PG_CHAOS_EPOLL);
 
+	if (r == 0)
+		r = pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, pd->fd, &ev);
 	if (r == -EEXIST) /* the number came back by dup2 of the same file */
 		r = pg_sys(SYS_epoll_ctl, epfd, EPOLL_CTL_MOD, pd->fd, &ev);
 	return r == -ENOMEM || r == -ENOSPC || r == -ELOOP ? -EPERM : (int)r;

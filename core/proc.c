@@ -167,9 +167,11 @@ static bool newm(struct pg_p *p, bool spinning, struct pg_g *g)
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &all, &old, 8);
 	m->sigmask = ~pg_sigbit(PG_SIG_KICK);
 	publishm(m);
-	r = pg_fault() ? -EAGAIN : pg_arch_clone(mstart, m->g0.stack_top,
-						 CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM |
-						 CLONE_SETTLS | CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
+	r = pg_chaos_fail(PG_CHAOS_CLONE);
+	if (r == 0)
+		r = pg_arch_clone(mstart, m->g0.stack_top,
+			  CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS |
+			  CLONE_PARENT_SETTID, m, &m->tid, m->g0.tcb);
 	pg_sys(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, 8);
 	pg_unlock(&pg_idlock);
 	if (r >= 0)
@@ -312,7 +314,7 @@ void pg_handoffp(struct pg_p *p)
 		startm(p, false);
 		return;
 	}
-	if ((atomic_load(&pg_sched.npidle) == pg_nprocs - 1 || atomic_load(&p->timer0) != PG_FOREVER) &&
+	if ((atomic_load(&pg_sched.npidle) + atomic_load(&pg_sched.npheld) >= pg_nprocs - 1 || atomic_load(&p->timer0) != PG_FOREVER) &&
 	    !atomic_load(&pg_sched.polling) &&
 	    (atomic_load(&pg_sched.pollwaiters) > 0 || pg_timers_next() != PG_FOREVER)) {
 		pg_unlock(&pg_sched.lock);

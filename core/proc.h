@@ -26,6 +26,8 @@ struct pg_sched {
 	struct pg_p *pidle;
 	struct pg_p *pspawn;          /* Ps that wait for an M which sysmon is to make */
 	_Atomic int npidle;
+	struct pg_p *pheld;           /* idle Ps that nobody may have, npheld of them: chaos.c */
+	_Atomic int npheld;           /* written under the sched lock */
 	_Atomic int nmspinning;
 	struct pg_glist runq;
 	struct pg_glist spent;        /* Gs whose time slice was over, and who yielded behind them: runq.c */
@@ -140,5 +142,6 @@ void pg_tls_wired(struct pg_g *g);                 /* tells the kernel what it k
 void pg_wire_apply(struct pg_g *g);                /* wire.c: name, CPUs and policy of g to its OS thread, the caller's */
 uint32_t pg_next_tid(void);                        /* the number that the next thread will get */
 void *pg_mmap_alloc(size_t n);                     /* runtime memory, never freed, zeroed; NULL */
+void *pg_mmap_must(size_t n);                      /* the same; a test does not let it fail, since the caller has no way back */
 
 #endif

@@ -46,9 +46,8 @@ static void call_handler(void *arg)
 }
 
 /*
- * Runs the handler for sig, just taken, on g, which is in user code but for the rt raised since before the taking: were it lowered in
- * between, a kick could deliver the next one of the same number first, and all those that come while it is at it.
- * uc: the frame that was interrupted, or NULL.
+ * Runs the handler for sig, which has been taken, on g.  uc: the frame that was interrupted, or NULL.  Called with rt raised and
+ * lowers it, once sig is blocked: a kick before would deliver the next one queued, whose handler would come first.
  */
 static bool run(struct pg_g *g, int sig, siginfo_t *info, ucontext_t *uc)
 {

@@ -187,8 +187,10 @@ static char *new_slot(struct pg_slab *c)
 		long r;
 		n = n < 1 ? 1 : n > 256 ? 256 : n;
 		for (;; n = n / 8 ? n / 8 : 1) {
-			r = pg_fault() ? -ENOMEM : pg_sys(SYS_mmap, 0, n * c->total, PROT_READ | PROT_WRITE,
-							  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
+			r = pg_chaos_fail(PG_CHAOS_MMAP);
+			if (r == 0)
+				r = pg_sys(SYS_mmap, 0, n * c->total, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
 			if (r > 0 || r < -4095)
 				break;
 			if (n == 1)

@@ -66,7 +66,7 @@ void pg_deadlock_check(void)
 	char text[256] = "";
 	size_t len = 0;
 
-	if (!pg_knobs.deadlock || said || atomic_load(&pg_sched.npidle) != pg_nprocs || atomic_load(&pg_sched.runqsize) > 0 ||
+	if (!pg_knobs.deadlock || said || atomic_load(&pg_sched.npidle) + atomic_load(&pg_sched.npheld) != pg_nprocs || atomic_load(&pg_sched.runqsize) > 0 ||
 	    pg_timers_next() != PG_FOREVER || atomic_load(&pg_sched.pollwaiters) > 0)
 		return;
 	for (struct pg_m *m = atomic_load(&pg_sched.allm); m; m = m->alllink)

@@ -19,6 +19,7 @@
 #include <sys/syscall.h>
 
 #include "arch.h"
+#include "core/chaos.h"
 #include "core/knobs.h"
 #include "core/proc.h"
 #include "core/say.h"
@@ -74,18 +75,6 @@ void pg_lostp(struct pg_g *g)
 	pg_switchaway(g, PG_OP_GLOBAL);
 }
 
-/* PGREEN_CHAOS: a G that is about to enter the runtime yields now and then, as if preempted there. */
-static void chaos(struct pg_g *g)
-{
-	struct pg_m *m = g->m;
-
-	if (g->mode != PG_GREEN || m->p == NULL)
-		return;
-	m->rnd = m->rnd * 1664525u + 1013904223u + (uint32_t)pg_knobs.chaos;
-	if (m->rnd >> 28 == 0)
-		pg_switchaway(g, PG_OP_GLOBAL);
-}
-
 void pg_rt_enter_slow(struct pg_g *g)
 {
 	struct pg_m *m = g->m;
@@ -117,7 +106,7 @@ void pg_rt_enter_slow(struct pg_g *g)
 		break;
 	}
 	if (pg_unlikely(pg_knobs.chaos))
-		chaos(g);
+		pg_chaos_enter(g);
 }
 
 void pg_rt_exit_slow(struct pg_g *g)

@@ -193,22 +193,6 @@ static enum saw look(struct pg_p *p, int64_t now, int64_t slice, bool others)
 	return DID;
 }
 
-/* PGREEN_CHAOS: the number of Ps changes.  One that is idle is kept back for some milliseconds. */
-static void withhold(struct pg_p **kept, int64_t *until, int64_t now)
-{
-	if (*kept && now >= *until) {
-		pg_handoffp(*kept);
-		*kept = NULL;
-		*until = now + 1000000 + pg_chaos_rnd() % 8000000;
-	} else if (*kept == NULL && now >= *until) {
-		pg_lock(&pg_sched.lock);
-		if (pg_sched.pidle && pg_nprocs - atomic_load(&pg_sched.npidle) > 0)
-			*kept = pg_pidleget();
-		pg_unlock(&pg_sched.lock);
-		*until = now + 500000 + pg_chaos_rnd() % 15000000;
-	}
-}
-
 /* A G has been waiting while a P is idle: an M looks for work.  One that exists: where none can be made, none is asked for each tick. */
 static void stray(void)
 {
@@ -254,8 +238,6 @@ static void *sysmon(void *arg)
 	int64_t slice = pg_knobs.preempt * 1000, tickmax = slice && slice < TICK_MAX ? slice : TICK_MAX;
 	bool wasready = false, rested = false, others = false, again = false;
 	int quiet = 0, idle = 0;
-	struct pg_p *kept = NULL;
-	int64_t keep = 0;
 
 	(void)arg;
 	pg_self_ = pg_sysmon_g = &sysmon_g;
@@ -287,7 +269,7 @@ static void *sysmon(void *arg)
 		did |= pg_bury();
 		pg_spawn();
 		if (pg_unlikely(pg_knobs.chaos))
-			withhold(&kept, &keep, now);
+			pg_chaos_procs();
 		hogs = atomic_load(&pg_sched.spentsize) > 0;
 		for (int i = 0; i < pg_nprocs; i++) {
 			struct pg_p *p = &pg_allp[i];
@@ -338,7 +320,7 @@ static void *sysmon(void *arg)
 		else if (++quiet > 50 && (tick *= 2) > tickmax)
 			tick = tickmax;
 		idle = busy ? 0 : idle + 1;
-		if (idle > IDLE_TICKS && !pg_knobs.schedtrace && kept == NULL) {
+		if (idle > IDLE_TICKS && !pg_knobs.schedtrace) {
 			pg_noteclear(&pg_sched.sysmonnote);
 			atomic_store(&pg_sched.sysmonwait, 1);
 			busy = atomic_load(&poked);

@@ -69,7 +69,7 @@ static void del_locked(struct pg_p *p, int i)
 static void grow(struct pg_p *p)
 {
 	int cap = p->capheap ? p->capheap * 2 : 512;
-	struct pg_heapent *h = pg_mmap_alloc((size_t)cap * sizeof *h);
+	struct pg_heapent *h = pg_mmap_must((size_t)cap * sizeof *h);
 
 	if (h == NULL)
 		pg_throw("out of memory for %d timers", cap);

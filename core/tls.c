@@ -55,13 +55,16 @@ bool pg_thread_db(const char *name, size_t *off)
 	return d != NULL;
 }
 
-void *pg_mmap_alloc(size_t n)
+void *pg_mmap_must(size_t n)
 {
-	if (pg_fault())
-		return NULL;
 	long r = pg_sys(SYS_mmap, 0, (n + 4095) & ~(size_t)4095, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return r < 0 && r > -4096 ? NULL : (void *)r;
+}
+
+void *pg_mmap_alloc(size_t n)
+{
+	return pg_chaos_fail(PG_CHAOS_MMAP) ? NULL : pg_mmap_must(n);
 }
 
 /* At least that of a TCB. */

@@ -64,7 +64,7 @@ struct pg_g *pg_self_slow(void)
 		return &pg_main_g;
 	}
 	/* A thread we have not made. */
-	g = pg_mmap_alloc(sizeof *g);
+	g = pg_mmap_must(sizeof *g);
 	if (g == NULL)
 		pg_throw("out of memory for a thread that pgreen has not made");
 	init_native(g, tid);

@@ -11,6 +11,7 @@
 #include "shim/process.h"
 #include "shim/shim.h"
 #include "shim/sigset.h"
+#include "shim/thread.h"
 
 /* Names that libc exports and no header declares. */
 int __sigaction(int sig, const struct sigaction *act, struct sigaction *old);
@@ -271,10 +272,16 @@ PG_EXPORT int sigstack(struct sigstack *ss, struct sigstack *old)
 
 /* ---- waiting ---- */
 
+/* A thread of libc's is cancelled by libc, which can end only its own waiting. */
+static bool waits_natively(void)
+{
+	return pg_sig_direct() || pg_passthrough();
+}
+
 /* Blocks: until a handler has run.  Cancel: yes. */
 PG_EXPORT int sigsuspend(const sigset_t *set)
 {
-	if (pg_sig_direct())
+	if (waits_natively())
 		return PG_REAL(sigsuspend)(set);
 	pg_testcancel();
 	int r = pg_sigsuspend(pg_set_get(set) & ~PG_SIGS_UNBLOCKABLE);
@@ -288,7 +295,7 @@ PG_EXPORT int pause(void)
 {
 	sigset_t cur;
 
-	if (pg_sig_direct())
+	if (waits_natively())
 		return PG_REAL(pause)();
 	change_mask(SIG_BLOCK, NULL, &cur);
 	return sigsuspend(&cur);
@@ -345,7 +352,7 @@ static int wait_signal(const sigset_t *set, siginfo_t *info, int64_t deadline)
 
 PG_EXPORT int sigtimedwait(const sigset_t *set, siginfo_t *info, const struct timespec *timeout)
 {
-	if (pg_sig_direct())
+	if (waits_natively())
 		return PG_REAL(sigtimedwait)(set, info, timeout);
 	if (timeout != NULL && (timeout->tv_sec < 0 || pg_timespec_bad(timeout)))
 		return (int)pg_ret(-EINVAL);
@@ -362,7 +369,7 @@ PG_EXPORT int sigwait(const sigset_t *set, int *sig)
 {
 	int r;
 
-	if (pg_sig_direct())
+	if (waits_natively())
 		return PG_REAL(sigwait)(set, sig);
 	do
 		r = wait_signal(set, NULL, PG_FOREVER);

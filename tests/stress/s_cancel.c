@@ -16,10 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stress.h"
+
 #define LANES 6
 #define BATCH 12
 
-static _Atomic int stop, failures;
 static _Atomic long cancelled, finished;
 static int silent[2]; /* a pipe into which nobody writes */
 static int quiet[2];  /* a socket pair, likewise */
@@ -35,27 +36,6 @@ struct victim {
 	pthread_cond_t cond;
 	sem_t sem;
 };
-
-static void fail(const char *what)
-{
-	if (!failures++)
-		printf("%s\n", what);
-}
-
-#define HOLDS(cond)                                                                                                    \
-	do {                                                                                                           \
-		if (!(cond))                                                                                           \
-			fail("does not hold: " #cond);                                                                 \
-	} while (0)
-
-static uint64_t mix(uint64_t *s)
-{
-	uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
 
 static void *sleeper(void *arg)
 {
@@ -137,7 +117,7 @@ static void wait_somehow(struct victim *v)
 		break;
 	case 9:
 		/* join is one as well; the joined thread can be joined by somebody else then: leave it to end */
-		if (pthread_create(&t, NULL, sleeper, NULL) == 0) {
+		if (create(&t, NULL, sleeper, NULL) == 0) {
 			pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old);
 			HOLDS(pthread_join(t, NULL) == 0);
 			v->got_through = 1;
@@ -190,7 +170,7 @@ static void *lane(void *arg)
 			pthread_mutex_init(&v[i].lock, NULL);
 			pthread_cond_init(&v[i].cond, NULL);
 			sem_init(&v[i].sem, 0, 0);
-			if (pthread_create(&v[i].thread, NULL, victim, &v[i])) {
+			if (create(&v[i].thread, NULL, victim, &v[i])) {
 				fail("no thread");
 				return NULL;
 			}
@@ -232,7 +212,7 @@ int main(int argc, char **argv)
 	if (pipe(silent) || socketpair(AF_UNIX, SOCK_STREAM, 0, quiet))
 		return 2;
 	for (uint64_t i = 0; i < LANES; i++)
-		if (pthread_create(&t[i], NULL, lane, (void *)(uintptr_t)(seed * 977 + i)))
+		if (create(&t[i], NULL, lane, (void *)(uintptr_t)(seed * 977 + i)))
 			return 2;
 	nanosleep(&(struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);
 	stop = 1;

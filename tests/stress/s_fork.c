@@ -19,37 +19,17 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stress.h"
+
 #define FORKERS 4
 #define OTHERS 8
 
 extern char **environ;
 
-static _Atomic int stop, failures;
 static _Atomic long forks;
 static pthread_mutex_t guarded = PTHREAD_MUTEX_INITIALIZER; /* held by prepare, let go by parent and child */
 static long guarded_pair[2];
 static int ring[2];
-
-static void fail(const char *what)
-{
-	if (!failures++)
-		printf("%s\n", what);
-}
-
-#define HOLDS(cond)                                                                                                    \
-	do {                                                                                                           \
-		if (!(cond))                                                                                           \
-			fail("does not hold: " #cond);                                                                 \
-	} while (0)
-
-static uint64_t mix(uint64_t *s)
-{
-	uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
 
 static void prepare(void)
 {
@@ -95,7 +75,7 @@ static int live(int want, uint64_t rnd, int depth)
 		return 103;
 	if (mix(&rnd) % 2) {
 		for (int i = 0; i < 3; i++)
-			if (pthread_create(&t[i], NULL, grandchild, p))
+			if (create(&t[i], NULL, grandchild, p))
 				return 104;
 		usleep((useconds_t)(mix(&rnd) % 300));
 		if (write(p[1], (char[3]){c, c, c}, 3) != 3)
@@ -206,7 +186,7 @@ int main(int argc, char **argv)
 		if (write(ring[1], &i, sizeof i) != sizeof i)
 			return 2;
 	for (uint64_t i = 0; i < FORKERS + OTHERS; i++)
-		if (pthread_create(&t[i], NULL, i < FORKERS ? forker : other, (void *)(uintptr_t)(seed * 7919 + i)))
+		if (create(&t[i], NULL, i < FORKERS ? forker : other, (void *)(uintptr_t)(seed * 7919 + i)))
 			return 2;
 	nanosleep(&(struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);
 	stop = 1;

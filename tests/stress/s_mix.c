@@ -25,6 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "stress.h"
+
 #define THREADS 24
 #define ACCOUNTS 8
 #define PIPES 4
@@ -32,7 +34,6 @@
 #define PERMITS 3
 #define BUFFER 6
 
-static _Atomic int stop, failures;
 static pthread_mutex_t account_lock[ACCOUNTS];
 static long account[ACCOUNTS];
 
@@ -61,41 +62,9 @@ struct worker {
 	unsigned long steps;
 };
 
-static void fail(const char *what)
-{
-	if (!failures++)
-		printf("%s\n", what);
-}
-
-#define HOLDS(cond)                                                                                                    \
-	do {                                                                                                           \
-		if (!(cond))                                                                                           \
-			fail("does not hold: " #cond);                                                                 \
-	} while (0)
-
-static uint64_t mix(uint64_t *s)
-{
-	uint64_t z = (*s += 0x9e3779b97f4a7c15u);
-
-	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-	z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-	return z ^ (z >> 31);
-}
-
 static int pick(struct worker *w, int n)
 {
 	return (int)(mix(&w->rnd) % (uint64_t)n);
-}
-
-static struct timespec in_us(clockid_t clock, int us)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	t.tv_nsec += us * 1000L;
-	t.tv_sec += t.tv_nsec / 1000000000L;
-	t.tv_nsec %= 1000000000L;
-	return t;
 }
 
 /* Give others a chance to come between. */
@@ -278,7 +247,7 @@ static void do_children(struct worker *w)
 		uint64_t v = mix(&w->rnd) >> 40;
 
 		detached_left++;
-		if (pthread_create(&t[0], NULL, loner, (void *)(uintptr_t)v)) {
+		if (create(&t[0], NULL, loner, (void *)(uintptr_t)v)) {
 			fail("no thread");
 			return;
 		}
@@ -289,7 +258,7 @@ static void do_children(struct worker *w)
 	for (int i = 0; i < n; i++) {
 		uint64_t v = mix(&w->rnd) >> 40;
 
-		if (pthread_create(&t[i], NULL, child, (void *)(uintptr_t)v)) {
+		if (create(&t[i], NULL, child, (void *)(uintptr_t)v)) {
 			fail("no thread");
 			n = i;
 			break;
@@ -358,7 +327,7 @@ int main(int argc, char **argv)
 			return 2;
 	for (int i = 0; i < THREADS; i++) {
 		w[i].rnd = seed * 1000003u + (uint64_t)i;
-		if (pthread_create(&w[i].thread, NULL, work, &w[i]))
+		if (create(&w[i].thread, NULL, work, &w[i]))
 			return 2;
 	}
 	nanosleep(&(struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)}, NULL);

@@ -1,260 +1,167 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * s_signal SEED SECONDS: signals that queue, sent to threads while they do everything that waits.
- *
- * Each target has a sender of its own, which counts: the values must arrive one after the other, none missing, none twice,
- * whether a handler gets them or sigtimedwait; on the target's own thread, with the errno of the interrupted code kept. Meanwhile
- * ordinary signals hit the process, and are only allowed to arrive at somebody.  A failure is one line; the last line is "ok".
+ * s_signal SEED SECONDS: signals at random into threads that wait in everything.  SIGUSR1 (not queued) interrupts; queued
+ * real-time signals carry a number for one thread, and each must arrive there once and in order.  The last line is "ok".
  */
-#include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include <string.h>
 
-enum { TARGETS = 12, AHEAD = 40 };
+#include "stress.h"
 
-static _Atomic int stop, failures, usr1;
-static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
-static sem_t sem;
+#define THREADS 8
+#define QUEUED (SIGRTMIN + 2)
 
 static struct target {
-	pthread_t thread, sender;
-	_Atomic long sent, received;
-	_Atomic int ready, over;
-	int fd[2];
-	uint64_t rnd;
-} targets[TARGETS];
+	pthread_t thread;
+	uint64_t rnd, sent; /* the sender's */
+	_Atomic uint64_t got;
+	_Atomic int done;
+} target[THREADS];
 
 static __thread struct target *me;
+static int silent[2], own[2];
+static _Atomic int ready;
+static sem_t never;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static _Atomic long others;
+static uint64_t wrong[2];
+static int wrong_how;
 
-static void bad(const char *what, long got, long want)
+/* What thread me got: not the next one means lost, twice, out of order or another thread's. */
+static void arrives(uint64_t n, int how)
 {
-	if (failures++ < 20)
-		printf("s_signal: %s: %ld, not %ld\n", what, got, want);
-}
-
-static uint32_t rnd(uint64_t *s)
-{
-	*s = *s * 6364136223846793005u + 1442695040888963407u;
-	return (uint32_t)(*s >> 33);
-}
-
-static void took(const siginfo_t *si)
-{
-	if (me == NULL) {
-		bad("arrived at a stranger", si->si_value.sival_int, -1);
-		return;
+	if (n != me->got && !failures++) {
+		wrong[0] = n;
+		wrong[1] = me->got;
+		wrong_how = how;
 	}
-	if (si->si_value.sival_int != me->received)
-		bad("the next value", si->si_value.sival_int, me->received);
-	me->received++;
+	me->got++;
 }
 
-static void on_rt(int sig, siginfo_t *si, void *uc)
-{
-	int e = errno;
-
-	(void)sig, (void)uc;
-	took(si);
-	if (si->si_value.sival_int % 17 == 0)
-		sched_yield();
-	errno = e;
-}
-
-static void on_usr1(int sig)
+static void queued(int sig, siginfo_t *info, void *uc)
 {
 	(void)sig;
-	usr1++;
+	(void)uc;
+	arrives((uint64_t)(uintptr_t)info->si_value.sival_ptr, 'h');
 }
 
-static struct timespec in(clockid_t c, long ns)
+static void plain(int sig)
 {
-	struct timespec ts;
-
-	clock_gettime(c, &ts);
-	ts.tv_nsec += ns;
-	ts.tv_sec += ts.tv_nsec / 1000000000;
-	ts.tv_nsec %= 1000000000;
-	return ts;
+	(void)sig;
+	others++;
 }
 
-static void step(struct target *t)
+static void *waiter(void *arg)
 {
+	struct pollfd p = {silent[0], POLLIN, 0};
 	struct timespec ts;
 	sigset_t set, old;
-	siginfo_t si;
-	char buf[8];
+	siginfo_t info;
+	char c;
 
+	me = arg;
+	ready++;
 	sigemptyset(&set);
-	sigaddset(&set, SIGRTMIN + 1);
-	errno = 1234;
-	switch (rnd(&t->rnd) % 10) {
-	case 0:
-		ts = (struct timespec){0, rnd(&t->rnd) % 300000};
-		nanosleep(&ts, NULL);
-		break;
-	case 1:
-		ts = in(CLOCK_REALTIME, rnd(&t->rnd) % 500000);
-		sem_timedwait(&sem, &ts);
-		break;
-	case 2:
-		ts = in(CLOCK_REALTIME, rnd(&t->rnd) % 500000);
-		pthread_mutex_lock(&m);
-		pthread_cond_timedwait(&cond, &m, &ts);
-		pthread_mutex_unlock(&m);
-		break;
-	case 3: {
-		struct pollfd p = {t->fd[0], POLLIN, 0};
-		poll(&p, 1, 1);
-		break;
-	}
-	case 4:
-		if (write(t->fd[1], "12345678", 8) != 8)
-			bad("write", errno, 0);
-		for (int n = 0; n < 8;) {
-			ssize_t r = read(t->fd[0], buf, sizeof buf - (size_t)n);
-			if (r > 0)
-				n += (int)r;
-			else if (r < 0 && errno != EINTR)
-				bad("read", errno, 0);
-		}
-		break;
-	case 5: /* blocked for a while, with errors kept */
-		pthread_sigmask(SIG_BLOCK, &set, &old);
-		for (int i = rnd(&t->rnd) % 4; i > 0; i--)
-			sched_yield();
-		errno = 77;
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-		if (errno != 77)
-			bad("errno after a handler", errno, 77);
-		break;
-	case 6: /* taken by hand */
-		pthread_sigmask(SIG_BLOCK, &set, &old);
-		ts = (struct timespec){0, rnd(&t->rnd) % 200000};
-		while (sigtimedwait(&set, &si, &ts) == SIGRTMIN + 1) {
-			took(&si);
-			if (rnd(&t->rnd) % 3 == 0)
-				break;
-		}
-		pthread_sigmask(SIG_SETMASK, &old, NULL);
-		break;
-	case 7:
-		pthread_mutex_lock(&m);
-		pthread_cond_broadcast(&cond);
-		pthread_mutex_unlock(&m);
-		sem_post(&sem);
-		sem_trywait(&sem);
-		break;
-	case 8:
-		for (volatile int i = 0; i < 20000; i++)
-			;
-		if (errno != 1234)
-			bad("errno in the middle of computing", errno, 1234);
-		break;
-	case 9:
-		free(malloc(rnd(&t->rnd) % 3000));
-		break;
-	}
-}
+	sigaddset(&set, QUEUED);
+	while (!me->done) {
+		long us = (long)(mix(&me->rnd) % 600);
 
-static void *target(void *arg)
-{
-	struct target *t = me = arg;
-
-	t->ready = 1;
-	while (!t->over)
-		step(t);
-	while (t->received < t->sent)
-		sched_yield();
+		ts = in_us(CLOCK_REALTIME, us);
+		switch (mix(&me->rnd) % 9) {
+		case 0: HOLDS(poll(&p, 1, (int)(us / 300)) == 0 || errno == EINTR); break;
+		case 1: HOLDS(sem_timedwait(&never, &ts) == -1 && (errno == ETIMEDOUT || errno == EINTR)); break;
+		case 2: usleep((useconds_t)us); break;
+		case 3: HOLDS(ppoll(&p, 1, &(struct timespec){0, us * 1000}, NULL) == 0 || errno == EINTR); break;
+		case 4:
+			pthread_mutex_lock(&lock);
+			int err = pthread_cond_timedwait(&cond, &lock, &ts);
+			pthread_mutex_unlock(&lock);
+			HOLDS(err == 0 || err == ETIMEDOUT);
+			break;
+		case 5: /* blocked for a while: they queue, and come when it ends */
+			pthread_sigmask(SIG_BLOCK, &set, &old);
+			usleep((useconds_t)us);
+			pthread_sigmask(SIG_SETMASK, &old, NULL);
+			break;
+		case 6: /* or are taken by hand */
+			pthread_sigmask(SIG_BLOCK, &set, &old);
+			if (sigtimedwait(&set, &info, &(struct timespec){0, us * 1000}) == QUEUED) {
+				arrives((uint64_t)(uintptr_t)info.si_value.sival_ptr, 'w');
+			}
+			pthread_sigmask(SIG_SETMASK, &old, NULL);
+			break;
+		case 7: /* a byte in and one out: whose, does not matter */
+			if (write(own[1], "x", 1) == 1)
+				HOLDS(read(own[0], &c, 1) == 1);
+			break;
+		default:
+			for (volatile long i = us * 20; i > 0; i--)
+				;
+		}
+	}
 	return NULL;
 }
 
 static void *sender(void *arg)
 {
-	struct target *t = arg;
+	uint64_t rnd = (uint64_t)(uintptr_t)arg;
 
-	while (!t->ready)
-		sched_yield();
 	while (!stop) {
-		union sigval v = {.sival_int = (int)t->sent};
-		int r;
+		struct target *t = &target[mix(&rnd) % THREADS];
 
-		if (t->sent - t->received > AHEAD) {
-			sched_yield();
-			continue;
+		if (mix(&rnd) % 3 == 0) {
+			HOLDS(pthread_kill(t->thread, SIGUSR1) == 0);
+		} else if (mix(&rnd) % 16 == 0) {
+			HOLDS(kill(getpid(), SIGUSR1) == 0);
+		} else if (t->sent - t->got < 100) {
+			union sigval v = {.sival_ptr = (void *)(uintptr_t)t->sent};
+			if (pthread_sigqueue(t->thread, QUEUED, v) == 0)
+				t->sent++;
 		}
-		t->sent++;
-		r = pthread_sigqueue(t->thread, SIGRTMIN + 1, v);
-		if (r) {
-			t->sent--;
-			if (r != EAGAIN)
-				bad("pthread_sigqueue", r, 0);
-			sched_yield();
-		}
-		if (t->sent % 64 == 0)
-			kill(getpid(), SIGUSR1);
+		if (mix(&rnd) % 4 == 0)
+			usleep((useconds_t)(mix(&rnd) % 200));
 	}
-	t->over = 1;
 	return NULL;
 }
 
 int main(int argc, char **argv)
 {
-	struct sigaction sa = {.sa_sigaction = on_rt, .sa_flags = SA_SIGINFO};
-	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-	int seconds = argc > 2 ? atoi(argv[2]) : 3;
-	struct timespec end = in(CLOCK_MONOTONIC, 0), now;
-	sigset_t block;
-	long total = 0;
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1, got = 0;
+	double seconds = argc > 2 ? atof(argv[2]) : 2;
+	struct sigaction q = {.sa_sigaction = queued, .sa_flags = SA_SIGINFO | SA_RESTART}, u = {.sa_handler = plain, .sa_flags = SA_RESTART};
+	pthread_t s;
 
-	sigaction(SIGRTMIN + 1, &sa, NULL);
-	sa = (struct sigaction){.sa_handler = on_usr1, .sa_flags = (int)(seed & 1) * SA_RESTART};
-	sigaction(SIGUSR1, &sa, NULL);
-	sem_init(&sem, 0, 0);
-	/* The first thread and the senders are strangers. */
-	sigemptyset(&block);
-	sigaddset(&block, SIGRTMIN + 1);
-	for (int i = 0; i < TARGETS; i++) {
-		struct target *t = &targets[i];
-
-		t->rnd = seed * 2654435761u + (uint64_t)i;
-		if (socketpair(AF_UNIX, SOCK_STREAM, 0, t->fd) || pthread_create(&t->thread, NULL, target, t)) {
-			perror("s_signal");
-			return 1;
-		}
+	fprintf(stderr, "seed %llu\n", (unsigned long long)seed);
+	if (pipe(silent) || pipe(own))
+		return 2;
+	sem_init(&never, 0, 0);
+	sigaction(QUEUED, &q, NULL);
+	sigaction(SIGUSR1, &u, NULL);
+	for (uint64_t i = 0; i < THREADS; i++) {
+		target[i].rnd = seed * 389 + i;
+		if (create(&target[i].thread, NULL, waiter, &target[i]))
+			return 2;
 	}
-	pthread_sigmask(SIG_BLOCK, &block, NULL);
-	for (int i = 0; i < TARGETS; i++)
-		if (pthread_create(&targets[i].sender, NULL, sender, &targets[i])) {
-			perror("s_signal");
-			return 1;
-		}
-	do {
-		usleep(20000);
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec - end.tv_sec < seconds);
+	while (ready < THREADS)
+		usleep(100);
+	if (create(&s, NULL, sender, (void *)(uintptr_t)seed))
+		return 2;
+	sleep_for(seconds);
 	stop = 1;
-	for (int i = 0; i < TARGETS; i++) {
-		struct target *t = &targets[i];
-
-		pthread_join(t->sender, NULL);
-		pthread_join(t->thread, NULL);
-		if (t->sent != t->received)
-			bad("received in all", t->received, t->sent);
-		total += t->received;
+	pthread_join(s, NULL);
+	for (int i = 0; i < THREADS; i++) {
+		while (target[i].got != target[i].sent && !failures) /* what was sent comes */
+			usleep(100);
+		target[i].done = 1;
+		HOLDS(pthread_join(target[i].thread, NULL) == 0);
+		got += target[i].got;
 	}
-	if (total == 0 || usr1 == 0)
-		bad("anything", total, 1);
-	fprintf(stderr, "%ld signals\n", total);
-	puts(failures ? "FAILED" : "ok");
-	return failures != 0;
+	fprintf(stderr, "%llu queued, %ld others\n", (unsigned long long)got, (long)others);
+	if (wrong_how)
+		printf("number %llu came where %llu was to come, by %s\n", (unsigned long long)wrong[0], (unsigned long long)wrong[1],
+		       wrong_how == 'w' ? "sigtimedwait" : "a handler");
+	return verdict();
 }
