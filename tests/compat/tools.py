@@ -93,10 +93,8 @@ def magick(r):
     convert = "/usr/bin/convert"
     if not os.path.exists(convert):
         raise Skip("no convert here")
-    r.run(convert, "-size", "700x500", "plasma:fractal", "-seed", "7", "-resize", "150%", "-blur", "0x4", "-rotate", "30",
-          "-modulate", "110,90", r.path("unseen.png"), env={"MAGICK_THREAD_LIMIT": "4", "OMP_NUM_THREADS": "4"})
     text = r.run(convert, "-size", "700x500", "gradient:red-blue", "-swirl", "120", "-resize", "150%", "-blur", "0x4", "-rotate", "30",
-                 "-modulate", "110,90", "-format", "%w %h %#\n", "info:", label="convert-2",
+                 "-modulate", "110,90", "-format", "%w %h %#\n", "info:",
                  env={"MAGICK_THREAD_LIMIT": "4", "OMP_NUM_THREADS": "4"})[1]
     if not re.match(r"\d+ \d+ [0-9a-f]{64}$", text):
         raise Fail(f"no signature: {text[:80]!r}")
@@ -253,27 +251,33 @@ continue
 
 
 def gdb(r):
-    """Break in a thread, backtrace, step, all backtraces, run to the end."""
+    """Break in a thread, backtrace, step, all backtraces, run to the end. Under pgreen twice: with green threads, of which gdb sees
+    those that run, and (PGREEN_WIRE=*) with an OS thread for each, when it must see all."""
     exe = made(r, "x_debugged", lambda path: r.run(harness.need("gcc"), "-g", "-O0", "-pthread", "-o", path,
                                                    os.path.join(PROG, "x_debugged.c"), native=True, label="gcc"))
-    # gdb itself runs natively; what it debugs is started by the launcher's way, with the preload in its environment
     script = r.write("script", GDB)
+    # a thread that is moved while it is stepped is not where gdb waits for it (LIMITS.md): no preemption
+    return (debugged(r, exe, script, {"PGREEN_PREEMPT": "0"}, False) +
+            debugged(r, exe, script, {"PGREEN_WIRE": "*"}, True))
+
+
+def debugged(r, exe, script, knobs, all_threads):
     more = []
-    if not r.variant.native:
+    if not r.variant.native: # gdb itself is native
         more = ["-ex", f"set environment LD_PRELOAD {os.path.join(r.build, 'libpgreen.so')}"]
-        more += [w for k, v in r.variant.env.items() for w in ("-ex", f"set environment {k} {v}")]
+        more += [w for k, v in {**r.variant.env, **knobs}.items() for w in ("-ex", f"set environment {k} {v}")]
     rc, out = r.run(harness.need("gdb"), "-nx", "-batch", *more, "-x", script, exe, native=True, env={"DEBUGINFOD_URLS": ""},
                     label="gdb")
     said = []
     for line in out.splitlines():
         line = re.sub(r"0x[0-9a-f]+", "ADDR", line)
-        line = re.sub(r"Thread ADDR \(LWP \d+\)|LWP \d+|process \d+", "THREAD", line)
-        # of other threads natively all show, under pgreen those that run: LIMITS.md
-        if re.search(r"worker .*:35$", line):
+        line = re.sub(r"process \d+", "PROCESS", line)
+        if "Breakpoint " in line or re.search(r"worker .*:35$", line) and not all_threads:
             continue
-        if re.search(r"\b(?<!_)(meet|worker|last|main) \(|^\$\d+ = |exited normally|^sum ", line) and "Breakpoint " not in line:
-            said.append(re.sub(r"^#\d+\s+(ADDR in )?|^.*hit ", "", line).strip())
-    return "\n".join(sorted(set(said))) + f"\n{say_status(rc)}\n"
+        # frames of the program itself and what it prints; below them are libc's frames or ours
+        if re.search(r"(?<!\w)(meet|worker|last|main) \(|^\$\d+ = |exited normally|^sum ", line):
+            said.append(re.sub(r"^#\d+\s+(ADDR in )?", "", line).strip())
+    return "\n".join(sorted(said)) + f"\n{say_status(rc)}\n"
 
 
 TOOLS = [
@@ -290,7 +294,7 @@ TOOLS = [
     Tool("git", "git repack, gc, grep, index-pack by 4 threads", "git", git),
     Tool("sort", "sort, 4 threads", "coreutils", sort),
     Tool("make", "make -j4 with gcc and -flto", "make", make),
-    Tool("gdb", "gdb on a program with threads", "gdb", gdb, rounds=1),
+    Tool("gdb", "gdb on a program with threads", "gdb", gdb, rounds=1, note="two runs: green, then PGREEN_WIRE=*"),
     Tool("sqlite", "SQLite under threads of Python", "python3", sqlite),
     Tool("fio", "fio, 4 threads with verification", "fio", fio),
     *(Tool(f"stress-ng-{s}", f"stress-ng --{s}, with its checks", "stress-ng", lambda r, s=s: stress(r, s), rounds=1)
