@@ -23,13 +23,16 @@ PROG = os.path.join(HERE, "prog")
 
 # Tests that natively come out one way or the other, and why.
 FLAKY = {}
+# Left out: a machine with /dev/vsock and nobody at its other end waits in them for ever, natively too.
+IGNORED = {"test_socket": "*VSOCK*"}
 
 
 def python_suite(r, name, flaky=()):
     """Each test's id and outcome, as unittest's verbose runner prints them."""
     if not glob.glob("/usr/lib/python3.*/test/" + name + "*"):
         raise Skip("no libpython3-testsuite here")
-    p = r.start(harness.PYTHON, "-m", "test", "-v", "--timeout", "300", name, label=name, cwd=r.tmp)
+    p = r.start(harness.PYTHON, "-m", "test", "-v", "--timeout", "300",
+                *(["-i", IGNORED[name]] if name in IGNORED else []), name, label=name, cwd=r.tmp)
     rc = p.wait()
     said = {}
     pending = None
