@@ -160,6 +160,18 @@ static bool main_takes(int sig)
 	       atomic_load(&pg_main_g.state) != PG_G_ghost && !pg_main_g.exiting;
 }
 
+bool pg_kill_main(struct pg_g *g, int sig, const siginfo_t *info)
+{
+	bool takes;
+
+	pg_rt_enter(g);
+	takes = main_takes(sig);
+	if (takes)
+		pg_sig_route(sig, info, NULL);
+	pg_rt_exit(g);
+	return takes;
+}
+
 static void own_stack_again(struct pg_g *g, ucontext_t *uc)
 {
 	pg_rt_raise(g);

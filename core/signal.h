@@ -20,6 +20,9 @@ int pg_sigprocmask(int how, const uint64_t *set, uint64_t *old);
 /* Thread-directed signal to a G: queued, delivered when it runs in user code with the signal unblocked; a parked G wakes with -EINTR.
  * 0 or -errno (EAGAIN: queue full). */
 int pg_gkill(struct pg_g *g, int sig, const siginfo_t *info);
+/* A signal for the process by one of its threads, g: if the first thread has it unblocked, it is pending at the return, and that thread
+ * is told.  False: nothing was done. */
+bool pg_kill_main(struct pg_g *g, int sig, const siginfo_t *info);
 /*
  * A timer of the kernel whose expirations are the signal sig for g; its number in *id.  0 or -errno; -ENOTSUP: g is an OS thread
  * with a number of its own.  delete: after the kernel's.  overrun: -ENOENT when it is not one of these.

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 
 #include "arch.h"
+#include "core/signal.h"
 #include "core/thread.h"
 #include "shim/process.h"
 #include "shim/shim.h"
@@ -232,6 +233,21 @@ static bool for_caller(struct pg_g *g, pid_t pid, int sig)
 	return !a.found;
 }
 
+/*
+ * One that the first thread takes is pending there when kill returns: Linux prefers that thread, and what the caller does next may
+ * wake it. By way of the kernel some other OS thread may be the one that interrupts itself for it, at its leisure. Real-time signals
+ * go that way all the same: they must not overtake each other.
+ */
+static bool to_main(struct pg_g *g, pid_t pid, int sig, const siginfo_t *si)
+{
+	struct sigaction act;
+
+	if (!pg_sig_valid(sig) || sig >= 32 || sig == SIGPROF || sig == SIGVTALRM || pid != (pid_t)pg_sys0(SYS_getpid) ||
+	    pg_sigaction(sig, NULL, &act) != 0 || act.sa_handler == SIG_DFL || act.sa_handler == SIG_IGN)
+		return false;
+	return pg_kill_main(g, sig, si);
+}
+
 /* Is the caller a thread of ours, green or wired? */
 static bool lives_here(struct pg_g *g)
 {
@@ -250,6 +266,9 @@ PG_EXPORT int kill(pid_t pid, int sig)
 		fill_info(&si, sig, SI_USER, NULL);
 		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	}
+	fill_info(&si, sig, SI_USER, NULL);
+	if (to_main(g, pid, sig, &si))
+		return 0;
 	r = PG_REAL(kill)(pid, sig);
 	pg_rt_enter(g);
 	pg_rt_exit(g);
@@ -268,6 +287,9 @@ PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
 		fill_info(&si, sig, SI_QUEUE, &value);
 		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	}
+	fill_info(&si, sig, SI_QUEUE, &value);
+	if (to_main(g, pid, sig, &si))
+		return 0;
 	r = PG_REAL(sigqueue)(pid, sig, value);
 	pg_rt_enter(g);
 	pg_rt_exit(g);
