@@ -30,7 +30,7 @@ struct pg_sched {
 	_Atomic int npheld;           /* written under the sched lock */
 	_Atomic int nmspinning;
 	struct pg_glist runq;
-	struct pg_glist spent;        /* Gs whose time slice was over, and who yielded behind them: runq.c */
+	struct pg_glist spent;        /* Gs whose time slice was over: runq.c */
 	_Atomic int runqsize;         /* of both */
 	_Atomic int spentsize;
 	_Atomic(struct pg_m *) allm;  /* push-only list */

@@ -8,9 +8,9 @@
  * each other can't keep the others out.
  *
  * Spent: a second global list, for Gs that were preempted because their time slice was over.  They wait until nothing else is
- * runnable: natively, too, a thread that has just been woken goes before those that compute.  Not for ever: when a P has run none
- * of them for OWE (sysmon.c), one of them is next (p->owe).  And who yields while there are any yields to them, too, at the end of
- * this list: it may be one of them that it waits for.  A G leaves this class when it waits for something.
+ * runnable: natively, too, a thread that has just been woken goes before those that compute.  Not for ever: when a P has run none of
+ * them for OWE (sysmon.c), one of them is next (p->owe), and so when a G yields: it may be one of them that it waits for.  A G
+ * leaves this class when it waits for something, or yields.
  * Source: the scheme of Go's proc.go (2013 and after).
  */
 #include "core/proc.h"

@@ -149,11 +149,13 @@ void pg_yield(void)
 	}
 	pg_rt_enter(g);
 	p = g->m->p;
-	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
+	atomic_store_explicit(&g->spent, false, memory_order_relaxed);
+	/* It may wait for one whose time slice was over: the first of them is next. */
 	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0))
-		pg_switchaway(g, PG_OP_SPENT);
-	else if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
-		 ++p->schedtick % TICK_GLOBAL == 0)
+		atomic_store_explicit(&p->owe, true, memory_order_relaxed);
+	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
+	if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
+	    ++p->schedtick % TICK_GLOBAL == 0)
 		pg_switchaway(g, PG_OP_YIELD);
 	pg_rt_exit(g);
 }

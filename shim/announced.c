@@ -30,9 +30,14 @@
 		pg_exitsyscall(pg_g_);										\
 	}
 
+/* One thread: nobody to announce it to.  A cancellation point is more than an announcement. */
+#define ALONE(cancels) (!(cancels) && pg_unlikely(!atomic_load_explicit(&pg_started, memory_order_relaxed)))
+
 #define ONCE(cancels, enter, ret, name, params, args)								\
 	PG_EXPORT ret name params										\
 	{													\
+		if (ALONE(cancels))										\
+			return PG_REAL(name) args;								\
 		ENTER(cancels, enter)										\
 		ret pg_r_ = PG_REAL(name) args;									\
 		LEAVE(cancels)											\
@@ -42,6 +47,10 @@
 #define VOID(cancels, enter, name, params, args)								\
 	PG_EXPORT void name params										\
 	{													\
+		if (ALONE(cancels)) {										\
+			PG_REAL(name) args;									\
+			return;											\
+		}												\
 		ENTER(cancels, enter)										\
 		PG_REAL(name) args;										\
 		LEAVE(cancels)											\
@@ -50,6 +59,8 @@
 #define AGAIN(cancels, enter, ret, name, params, args)								\
 	PG_EXPORT ret name params										\
 	{													\
+		if (ALONE(cancels))										\
+			return PG_REAL(name) args;								\
 		return PG_ANNOUNCED_(pg_self_, true, cancels, enter, PG_REAL(name) args);			\
 	}
 
