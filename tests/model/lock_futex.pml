@@ -8,7 +8,7 @@
  * Size        423,629 states; note 854; under 1 s each
  *
  * Lock: 0 free, 1 held, 2 held and somebody may sleep.  Three threads, ROUNDS times each.  The fast path
- * may be a CAS(0, 1) or an xchg(1), a thread may spin any number of times; futex_wait may return early
+ * is a CAS(0, 1); the model allows an xchg(1) too, which the code does not use.  A thread may spin any number of times; futex_wait may return early
  * (EINTR), futex_wake picks any sleeper. Note: a sleeper, a waker and a stray futex_wake, used
  * twice; sleeps may time out. The key is changed by locked instructions alone, so no store buffer is
  * needed; except for noteclear, a plain store, which is before the lock or the store by which wakers

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lock and note on a semaphore per thread.
+ * Lock and note on a semaphore per waiting thread.
  *
  * Models      core/lock_sema.c: pg_lock, pg_trylock, pg_unlock, pg_noteclear, pg_notesleep,
  *             pg_notetsleep, pg_notewakeup.
@@ -12,7 +12,8 @@
  * else the sleeper.  A sleep that times out takes itself off by CAS(me, 0); when that fails a waker has
  * taken it off, and its post, made or about to be made, is consumed.  The waker's post of a note and the
  * post of a lock reach the same semaphore: a post too many would let a thread queue itself twice. The
- * keys are changed by locked instructions alone, so no store buffer is needed.
+ * keys are changed by locked instructions alone, so no store buffer is needed.  The code has a new semaphore, on the
+ * stack, for each wait; here one serves all waits of a thread, so that a post left behind is seen.
  *
  * Checked     - one holder at a time; nobody is on the list twice; a semaphore is posted at most once
  *               and not left posted
