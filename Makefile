@@ -210,7 +210,7 @@ compat: all progs $(SETUPS)
 conformance: all $(SEMA) $(SETUPS)
 	$(Q)tests/run conformance --build $(B)
 model: $(SETUPS)
-	$(Q)tests/model/run
+	$(Q)tests/model/run all
 demo: all progs $(SETUPS)
 	$(Q)B=$(B) tests/bench/demo
 bench: all progs $(SETUPS)
