@@ -211,6 +211,7 @@ struct pg_p {
 	uint32_t schedtick;         /* owner */
 	uint32_t nextruns;          /* consecutive takes from runnext */
 	_Atomic bool owe;           /* sysmon: it is the turn of a spent G; cleared by the owner */
+	uint32_t yields;            /* to spent Gs; owner */
 	_Atomic uint32_t spentruns; /* spent Gs taken; owner */
 	uint32_t sm_spentruns;      /* what sysmon saw last, and since when */
 	int64_t sm_owes;

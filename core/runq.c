@@ -9,7 +9,7 @@
  *
  * Spent: a second global list, for Gs that were preempted because their time slice was over.  They wait until nothing else is
  * runnable: natively, too, a thread that has just been woken goes before those that compute.  Not for ever: when a P has run none of
- * them for OWE (sysmon.c), one of them is next (p->owe), and so when a G yields: it may be one of them that it waits for.  A G
+ * them for OWE (sysmon.c), one of them is next (p->owe), and so at every 32nd yield: it may be one of them that it waits for.  A G
  * leaves this class when it waits for something, or yields.
  * Source: the scheme of Go's proc.go (2013 and after).
  */

@@ -31,7 +31,7 @@
 #include "core/syscall.h"
 #include "core/thread.h"
 
-enum { TICK_GLOBAL = 61 };
+enum { TICK_GLOBAL = 61, YIELDS = 32 };
 
 /* ---- switching ---- */
 
@@ -150,8 +150,11 @@ void pg_yield(void)
 	pg_rt_enter(g);
 	p = g->m->p;
 	atomic_store_explicit(&g->spent, false, memory_order_relaxed);
-	/* It may wait for one whose time slice was over: the first of them is next. */
-	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0))
+	/*
+	 * It may wait for one whose time slice was over: the first of them is next.  Not each time, since such a turn is long, a
+	 * millisecond or more, and those who yield have something else in mind.
+	 */
+	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0) && ++p->yields % YIELDS == 0)
 		atomic_store_explicit(&p->owe, true, memory_order_relaxed);
 	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
 	if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
