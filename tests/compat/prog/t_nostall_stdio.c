@@ -154,7 +154,6 @@ static int c_herror(void) { herror("herror"); return 1; }
 static int c_fmtmsg(void) { return fmtmsg(MM_PRINT, "no:stall", MM_INFO, "fmtmsg", NULL, NULL) != MM_NOTOK; }
 static int c_error(void) { error(0, 0, "error"); return 1; }
 static int c_backtrace(void) { void *at[1] = { (void *)c_error }; backtrace_symbols_fd(at, 1, 2); return 1; }
-static int c_malloc_stats(void) { malloc_stats(); return 1; }
 static int c_syslog(void) { openlog("nostall", LOG_PERROR, LOG_USER); syslog(LOG_INFO, "syslog"); return 1; }
 static void to_syslog(const char *fmt, va_list ap) { vsyslog(LOG_INFO, fmt, ap); }
 static int c_vsyslog(void) { openlog("nostall", LOG_PERROR, LOG_USER); return with_list(to_syslog, "%d", 1); }
@@ -170,7 +169,6 @@ static int c_getmntent(void) { struct mntent *p = getmntent(f); return p != NULL
 static int c_putpwent(void) { struct passwd p = { "a", "x", 1, 1, "", "", "" }; return putpwent(&p, f) == 0; }
 static int c_putgrent(void) { struct group p = { "a", "x", 1, (char *[]){ NULL } }; return putgrent(&p, f) == 0; }
 static int c_putspent(void) { struct spwd p = { "a", "x", 1, 1, 1, 1, 1, 1, 0 }; return putspent(&p, f) == 0; }
-static int c_malloc_info(void) { return malloc_info(0, f) == 0; }
 static int c_putw(void) { return putw(1, f) == 0; }
 static int c_fseek(void) { return fputs("x", f) >= 0 && fseek(f, 0, SEEK_SET) == -1; }
 static int c_rewind(void) { if (fputs("x", f) < 0) return 0; rewind(f); return 1; }
@@ -474,7 +472,6 @@ static const struct nostall cases[] = {
 	{ "fmtmsg: full pipe", err_full, c_fmtmsg, drain, err_back },
 	{ "error: full pipe", err_full, c_error, drain, err_back },
 	{ "backtrace_symbols_fd: full pipe", err_full, c_backtrace, drain, err_back },
-	{ "malloc_stats: full pipe", err_full, c_malloc_stats, drain, err_back },
 	{ "syslog: full pipe", err_full, c_syslog, drain, err_back },
 	{ "vsyslog: full pipe", err_full, c_vsyslog, drain, err_back },
 	{ "putw: full pipe", f_unbuffered, c_putw, drain, w_close },
@@ -483,7 +480,6 @@ static const struct nostall cases[] = {
 	{ "putpwent: full pipe", f_unbuffered, c_putpwent, drain, w_close },
 	{ "putgrent: full pipe", f_unbuffered, c_putgrent, drain, w_close },
 	{ "putspent: full pipe", f_unbuffered, c_putspent, drain, w_close },
-	{ "malloc_info: full pipe", f_unbuffered, c_malloc_info, drain, w_close },
 	{ "locked stream: fgetpwent", f_locked, c_fgetpwent, f_unlock, w_close },
 	{ "locked stream: fgetgrent", f_locked, c_fgetgrent, f_unlock, w_close },
 	{ "locked stream: fgetspent", f_locked, c_fgetspent, f_unlock, w_close },
