@@ -33,8 +33,7 @@ static struct pg_lock lock;
 static uint32_t young; /* the tid that the next thread was going to get at the last look; lock */
 static int64_t lastlook; /* sysmon's */
 
-/* The CPU time of OS thread tid, 0: the caller's.  Negative: there is no such thread any more. */
-static int64_t os_clock(int tid)
+int64_t pg_os_clock(int tid)
 {
 	struct timespec ts;
 	long r = pg_sys(SYS_clock_gettime, tid ? (long)(int)((~(unsigned)tid << 3) | 6) : CLOCK_THREAD_CPUTIME_ID, &ts);
@@ -52,7 +51,7 @@ static void look(void)
 		/* A wired G's M: g0 has its name on the door, and the kernel counts. */
 		if (m->tid == 0 || (g == &m->g0 && m->p == NULL))
 			continue;
-		now = os_clock(m->tid);
+		now = pg_os_clock(m->tid);
 		if (now <= mark)
 			continue;
 		atomic_store(&m->cpumark, now);
@@ -92,7 +91,7 @@ void pg_cputime_switch(struct pg_m *m, struct pg_g *from, struct pg_g *to)
 
 	/* First: whoever reads the clock of this M after us must not get away with it. */
 	atomic_store(&m->cpuseq, seq + 1);
-	now = os_clock(0);
+	now = pg_os_clock(0);
 	atomic_store_explicit(&m->cpumark, now, memory_order_relaxed);
 	atomic_store_explicit(&from->cputime,
 			      atomic_load_explicit(&from->cputime, memory_order_relaxed) + now - mark, memory_order_relaxed);
@@ -106,7 +105,7 @@ void pg_cputime_wired(struct pg_g *g, struct pg_m *m)
 	int64_t now;
 
 	pg_lock(&lock);
-	now = os_clock(0);
+	now = pg_os_clock(0);
 	if (atomic_load(&pg_cputime_on) || (int32_t)(g->tid - young) < 0)
 		atomic_fetch_add(&g->cputime, now - atomic_load(&m->cpumark));
 	atomic_store(&m->cpumark, now);
@@ -143,7 +142,7 @@ static int64_t green(struct pg_g *g)
 		used = atomic_load(&g->cputime);
 		if (*(struct pg_g *volatile *)&m->cur == g) {
 			mark = atomic_load(&m->cpumark);
-			now = os_clock(m->tid);
+			now = pg_os_clock(m->tid);
 			if (now < mark)
 				now = mark;
 		}
@@ -162,14 +161,14 @@ int64_t pg_cputime(struct pg_g *g)
 	if (pg_unlikely(!atomic_load_explicit(&pg_cputime_on, memory_order_relaxed)))
 		turn_on();
 	if (g == self && g->mode == PG_GREEN) {
-		t = atomic_load_explicit(&g->cputime, memory_order_relaxed) + os_clock(0) -
+		t = atomic_load_explicit(&g->cputime, memory_order_relaxed) + pg_os_clock(0) -
 		    atomic_load_explicit(&g->m->cpumark, memory_order_relaxed);
 	} else if (g == self) {
-		t = os_clock(0) + atomic_load(&g->cputime);
+		t = pg_os_clock(0) + atomic_load(&g->cputime);
 	} else {
 		pg_lock(&lock);
 		os = atomic_load(&g->ostid);
-		t = os ? os_clock(os) : green(g);
+		t = os ? pg_os_clock(os) : green(g);
 		if (os && t >= 0)
 			t += atomic_load(&g->cputime);
 		pg_unlock(&lock);

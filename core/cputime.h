@@ -8,6 +8,8 @@
 /* Nanoseconds for which g, one of ours, has really run; negative: its OS thread is gone.  The first question makes every later
  * switch of the process dearer by a system call.  Blocks: nothing. */
 int64_t pg_cputime(struct pg_g *g);
+/* The CPU time of OS thread tid, 0: the caller's, in ns.  Negative: there is no such thread any more. */
+int64_t pg_os_clock(int tid);
 /* total, the calling G's, in parts like those of its OS thread, user and system; each part of a G never goes back. */
 void pg_cputime_split(struct pg_g *g, int64_t total, int64_t user, int64_t system, int64_t out[2]);
 

@@ -241,7 +241,6 @@ static void kick(int sig, siginfo_t *info, void *ctx)
 		pg_rt_enter(g);
 		if (libc)
 			atomic_fetch_add(&pg_preempted_in_libc, 1);
-		atomic_store_explicit(&g->spent, true, memory_order_relaxed);
 		pg_switchaway(g, PG_OP_SPENT);
 		if (libc)
 			atomic_fetch_sub(&pg_preempted_in_libc, 1);

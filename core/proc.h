@@ -54,7 +54,8 @@ bool pg_runqempty(struct pg_p *p);
 void pg_globput(struct pg_g *g);               /* takes the sched lock */
 void pg_globputlist(struct pg_glist *l);       /* takes the sched lock */
 void pg_spentput(struct pg_g *g);
-struct pg_g *pg_globget(struct pg_p *p, int max, bool spent); /* sched lock held; the rest goes to p's queue */
+struct pg_g *pg_spentget(struct pg_p *p);         /* sched lock held */
+struct pg_g *pg_globget(struct pg_p *p, int max); /* sched lock held; the rest goes to p's queue */
 
 /* sched.c, park.c, proc.c */
 void pg_ready(struct pg_g *g);                 /* g: claimed by pg_wake, or new */

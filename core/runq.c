@@ -177,7 +177,7 @@ void pg_spentput(struct pg_g *g)
 	pg_unlock(&pg_sched.lock);
 }
 
-static struct pg_g *spentget(struct pg_p *p)
+struct pg_g *pg_spentget(struct pg_p *p)
 {
 	struct pg_glist *q = &pg_sched.spent;
 	struct pg_g *g = q->head;
@@ -195,17 +195,14 @@ static struct pg_g *spentget(struct pg_p *p)
 	return g;
 }
 
-struct pg_g *pg_globget(struct pg_p *p, int max, bool spent)
+struct pg_g *pg_globget(struct pg_p *p, int max)
 {
 	struct pg_glist *q = &pg_sched.runq;
 	struct pg_g *first = NULL;
 	int n = q->n / pg_nprocs + 1;
 
-	if (q->n == 0 || atomic_load_explicit(&p->owe, memory_order_relaxed)) {
-		first = spent || atomic_load_explicit(&p->owe, memory_order_relaxed) ? spentget(p) : NULL;
-		if (first || q->n == 0)
-			return first;
-	}
+	if (q->n == 0)
+		return NULL;
 	if (max > 0 && n > max)
 		n = max;
 	if (n > q->n)

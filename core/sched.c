@@ -80,6 +80,7 @@ static void finish_prev(struct pg_m *m)
 		pg_wakep(); /* a P may have gone idle while g was in our hands, on no queue */
 		break;
 	case PG_OP_SPENT:
+		atomic_store_explicit(&g->spent, true, memory_order_relaxed);
 		atomic_store_explicit(&g->state, PG_G_runnable, memory_order_relaxed);
 		pg_spentput(g);
 		pg_wakep();
@@ -138,44 +139,52 @@ void pg_switchaway(struct pg_g *g, unsigned op)
 	switchto(m, g, next ? next : &m->g0);
 }
 
+/* Gs on the global queue that are not spent. */
+static bool global_fresh(void)
+{
+	return atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) >
+	       atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed);
+}
+
+/* spent: to those as well. */
+static void yield(struct pg_g *g, bool spent)
+{
+	struct pg_p *p = g->m->p;
+
+	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
+	if (!pg_runqempty(p) || (spent ? atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 : global_fresh()) ||
+	    ++p->schedtick % TICK_GLOBAL == 0)
+		pg_switchaway(g, PG_OP_YIELD);
+}
+
 void pg_yield(void)
 {
 	struct pg_g *g = pg_self();
-	struct pg_p *p;
 
 	if (g->mode == PG_NATIVE) {
 		pg_sys(SYS_sched_yield);
 		return;
 	}
 	pg_rt_enter(g);
-	p = g->m->p;
 	atomic_store_explicit(&g->spent, false, memory_order_relaxed);
 	/*
 	 * It may wait for one whose time slice was over: the first of them is next.  Not each time, since such a turn is long, a
 	 * millisecond or more, and those who yield have something else in mind.
 	 */
-	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0) && ++p->yields % YIELDS == 0)
-		atomic_store_explicit(&p->owe, true, memory_order_relaxed);
-	/* Nobody else: no need to move, except that timers and the poller want a look now and then. */
-	if (!pg_runqempty(p) || atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0 ||
-	    ++p->schedtick % TICK_GLOBAL == 0)
-		pg_switchaway(g, PG_OP_YIELD);
+	if (pg_unlikely(atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) > 0) && ++g->m->p->yields % YIELDS == 0)
+		atomic_store_explicit(&g->m->p->owe, true, memory_order_relaxed);
+	yield(g, true);
 	pg_rt_exit(g);
 }
 
 void pg_letothers(void)
 {
 	struct pg_g *g = pg_self();
-	struct pg_p *p;
 
 	if (g->mode == PG_NATIVE)
 		return;
 	pg_rt_enter(g);
-	p = g->m->p;
-	if (!pg_runqempty(p) ||
-	    atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) >
-	    atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed) || ++p->schedtick % TICK_GLOBAL == 0)
-		pg_switchaway(g, PG_OP_YIELD);
+	yield(g, false);
 	pg_rt_exit(g);
 }
 
@@ -304,6 +313,12 @@ static struct pg_g *stealwork(struct pg_m *m, int64_t *now)
 	return NULL;
 }
 
+/* Off the global queue, else a spent one.  Scheduler's lock held. */
+static struct pg_g *anyget(struct pg_p *p)
+{
+	return pg_sched.runq.n > 0 ? pg_globget(p, 0) : pg_spentget(p);
+}
+
 /* Finds a G; may sleep, give up and get back the P. */
 static struct pg_g *findrunnable(struct pg_m *m)
 {
@@ -324,7 +339,7 @@ top:
 		p->schedtick++;
 		if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) > 0) {
 			pg_lock(&pg_sched.lock);
-			g = pg_globget(p, 1, false);
+			g = pg_globget(p, 1);
 			pg_unlock(&pg_sched.lock);
 			if (g)
 				return g;
@@ -337,7 +352,7 @@ top:
 	}
 	if (atomic_load_explicit(&p->owe, memory_order_relaxed)) {
 		pg_lock(&pg_sched.lock);
-		g = pg_globget(p, 1, true);
+		g = pg_spentget(p);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;
@@ -345,10 +360,9 @@ top:
 	g = pg_runqget(p);
 	if (g)
 		return g;
-	if (atomic_load_explicit(&pg_sched.runqsize, memory_order_relaxed) >
-	    atomic_load_explicit(&pg_sched.spentsize, memory_order_relaxed)) {
+	if (global_fresh()) {
 		pg_lock(&pg_sched.lock);
-		g = pg_globget(p, 0, false);
+		g = pg_globget(p, 0);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;
@@ -368,7 +382,7 @@ top:
 			if (&pg_allp[i] != p && (g = pg_runqsteal(p, &pg_allp[i], false)) != NULL)
 				return g;
 		pg_lock(&pg_sched.lock);
-		g = pg_globget(p, 0, true);
+		g = anyget(p);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;
@@ -387,7 +401,7 @@ top:
 	/* Nothing: give up the P. */
 	pg_lock(&pg_sched.lock);
 	if (atomic_load(&pg_sched.runqsize) > 0) {
-		g = pg_globget(p, 0, true);
+		g = anyget(p);
 		pg_unlock(&pg_sched.lock);
 		if (g)
 			return g;

@@ -119,10 +119,8 @@ void pg_rt_exit_slow(struct pg_g *g)
 		atomic_fetch_and(&g->pending, ~(uint32_t)PG_PEND_PREEMPT);
 		if (g->mode == PG_GREEN) {
 			pg_rt_enter(g);
-			if (!pg_runqempty(g->m->p) || atomic_load(&pg_sched.runqsize) > 0) {
-				atomic_store_explicit(&g->spent, true, memory_order_relaxed);
+			if (!pg_runqempty(g->m->p) || atomic_load(&pg_sched.runqsize) > 0)
 				pg_switchaway(g, PG_OP_SPENT);
-			}
 			pg_rt_exit(g);
 		}
 	}

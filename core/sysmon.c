@@ -96,15 +96,6 @@ static void owe(struct pg_p *p, struct pg_g *g, int64_t now)
 	}
 }
 
-static int64_t os_clock(int tid)
-{
-	struct timespec ts;
-
-	if (tid <= 0 || pg_sys(SYS_clock_gettime, (long)(int)((~(unsigned)tid << 3) | 6), &ts) < 0)
-		return -1;
-	return ts.tv_sec * 1000000000 + ts.tv_nsec;
-}
-
 enum saw { NOTHING, SUSPECT, DID };
 
 /* The G of m has announced nothing: has it slept since the last look?  SUSPECT: it may, look again soon. */
@@ -115,11 +106,11 @@ static enum saw unannounced(struct pg_m *m, struct pg_p *p, int64_t now)
 	if (now < m->sm_ask)
 		return NOTHING;
 	m->sm_ask = now + ASK; /* one that runs is not asked at each short tick */
-	m->sm_cpu = cpu = os_clock(m->tid);
+	m->sm_cpu = cpu = pg_os_clock(m->tid);
 	if (cpu == -1)
 		return NOTHING;
 	if (cpu != before) { /* it has run; does it now? */
-		if (os_clock(m->tid) != cpu || !asleep(m->tid))
+		if (pg_os_clock(m->tid) != cpu || !asleep(m->tid))
 			return NOTHING;
 		m->sm_ask = now;
 		return SUSPECT;

@@ -262,11 +262,9 @@ PG_EXPORT int kill(pid_t pid, int sig)
 
 	if (!lives_here(g))
 		return PG_REAL(kill)(pid, sig);
-	if (for_caller(g, pid, sig)) {
-		fill_info(&si, sig, SI_USER, NULL);
-		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
-	}
 	fill_info(&si, sig, SI_USER, NULL);
+	if (for_caller(g, pid, sig))
+		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	if (to_main(g, pid, sig, &si))
 		return 0;
 	r = PG_REAL(kill)(pid, sig);
@@ -283,11 +281,9 @@ PG_EXPORT int sigqueue(pid_t pid, int sig, const union sigval value)
 
 	if (!lives_here(g))
 		return PG_REAL(sigqueue)(pid, sig, value);
-	if (for_caller(g, pid, sig)) {
-		fill_info(&si, sig, SI_QUEUE, &value);
-		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
-	}
 	fill_info(&si, sig, SI_QUEUE, &value);
+	if (for_caller(g, pid, sig))
+		return (int)pg_ret(pg_gkill(g, sig, &si)); /* as if the kernel had chosen the caller */
 	if (to_main(g, pid, sig, &si))
 		return 0;
 	r = PG_REAL(sigqueue)(pid, sig, value);

@@ -27,6 +27,15 @@ static long not_sock(int fd)
 	return PG_IO_RETRY;
 }
 
+/* After a try: tells the poller that nothing is left, or the next in the queue that there may be more. */
+static void rx_done(const struct pg_rx *x, long r, bool plain)
+{
+	if (plain && (r == -EAGAIN || (r > 0 && (size_t)r < x->n)))
+		pg_netpoll_drained(x->fd);
+	else
+		pg_netpoll_baton(x->fd, PG_READ);
+}
+
 long pg_sock_recv(struct pg_g *g, const struct pg_rx *x, bool stream)
 {
 	struct pg_iowait w = pg_iowait_init(g, x->fd, PG_READ);
@@ -45,10 +54,7 @@ long pg_sock_recv(struct pg_g *g, const struct pg_rx *x, bool stream)
 	}
 	if (pg_unlikely(r == -ENOTSOCK))
 		return not_sock(x->fd);
-	if (plain && r > 0 && (size_t)r < x->n)
-		pg_netpoll_drained(x->fd);
-	else
-		pg_netpoll_baton(x->fd, PG_READ);
+	rx_done(x, r, plain);
 	if (w.deadline == 0)
 		pg_io_quick(g);
 	return r;
@@ -67,10 +73,7 @@ static long recv_dontwait(struct pg_g *g, const struct pg_rx *x)
 	r = rx_try(x);
 	if (r == -ENOTSOCK)
 		return not_sock(x->fd);
-	if (r == -EAGAIN || (r > 0 && (size_t)r < x->n))
-		pg_netpoll_drained(x->fd);
-	else
-		pg_netpoll_baton(x->fd, PG_READ);
+	rx_done(x, r, true);
 	if (r > 0)
 		pg_io_quick(g);
 	return r;

@@ -78,7 +78,7 @@ static void overflow_goes_global(void)
 	assert_int_equal(n, PG_RUNQ / 2);
 	for (;;) {
 		pg_lock(&pg_sched.lock);
-		g = pg_globget(&ps[0], 0, true);
+		g = pg_globget(&ps[0], 0);
 		pg_unlock(&pg_sched.lock);
 		if (g == NULL)
 			break;
@@ -100,10 +100,10 @@ static void global_list_is_shared(void)
 	for (int i = 0; i < 10; i++)
 		pg_globput(&gs[i]);
 	pg_lock(&pg_sched.lock);
-	g = pg_globget(&ps[0], 1, true);
+	g = pg_globget(&ps[0], 1);
 	assert_ptr_equal(g, &gs[0]);
 	assert_true(pg_runqempty(&ps[0]));
-	g = pg_globget(&ps[0], 0, true); /* its share: 9/2 + 1 */
+	g = pg_globget(&ps[0], 0); /* its share: 9/2 + 1 */
 	pg_unlock(&pg_sched.lock);
 	assert_ptr_equal(g, &gs[1]);
 	for (int i = 2; i <= 5; i++)
@@ -123,7 +123,7 @@ static void global_list_meets_full_ring(void)
 	for (int i = 0; i < 5; i++)
 		pg_globput(&gs[500 + i]);
 	pg_lock(&pg_sched.lock);
-	g = pg_globget(&ps[0], 0, true);
+	g = pg_globget(&ps[0], 0);
 	pg_unlock(&pg_sched.lock);
 	assert_ptr_equal(g, &gs[500]);
 	assert_int_equal(pg_sched.runq.n, 4);
@@ -202,7 +202,7 @@ static void nothing_lost_to_thieves(void)
 			while ((g = pg_runqget(&ps[0])))
 				count(g);
 			pg_lock(&pg_sched.lock);
-			g = pg_globget(&ps[0], 0, true);
+			g = pg_globget(&ps[0], 0);
 			pg_unlock(&pg_sched.lock);
 			if (g)
 				count(g);
