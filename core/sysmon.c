@@ -179,9 +179,11 @@ static enum saw look(struct pg_p *p, int64_t now, int64_t slice, bool others)
 		slice = URGENT;
 	if (slice == 0 || now - m->sm_since < slice)
 		return NOTHING;
+	/* One that was put off (libc) is tried again at each short tick; whether this one will be, the next look tells. */
+	saw = atomic_load(&m->skips) ? DID : SUSPECT;
 	atomic_fetch_or(&g->pending, PG_PEND_PREEMPT);
 	pg_kick(m);
-	return DID;
+	return saw;
 }
 
 /* A G has been waiting while a P is idle: an M looks for work.  One that exists: where none can be made, none is asked for each tick. */
@@ -243,8 +245,9 @@ static void *sysmon(void *arg)
 
 		now = pg_now();
 		int64_t first = atomic_load(&pg_sched.npidle) ? PG_FOREVER : pg_timers_next();
-		/* The Ps don't poll, and whoever is woken waits for us. */
-		if (tick > URGENT && hogs && atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling))
+		/* The Ps don't poll, and whoever is woken waits for us; or does already. */
+		if (tick > URGENT && hogs &&
+		    (others || (atomic_load(&pg_sched.pollwaiters) > 0 && !atomic_load(&pg_sched.polling))))
 			tick = URGENT;
 		if (rested)
 			rested = false;
@@ -290,7 +293,7 @@ static void *sysmon(void *arg)
 		if (pg_timers_next() < now - 1000000) {
 			for (int i = 0; i < pg_nprocs; i++)
 				if (atomic_load(&pg_allp[i].timer0) <= now)
-					pg_timers_run(&pg_allp[i], now);
+					did |= pg_timers_run(&pg_allp[i], now) > 0;
 			pg_wakep();
 		}
 		if (now - lastaudit > AUDIT) {
