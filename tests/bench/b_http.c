@@ -39,7 +39,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RAMP = 64, PATIENCE = 12, STUCK = 25, EVENTS = 256, HEAD = 4096, NS = 1000000000, PIDS = 64, AGAIN_MS = 20 };
+#include "load.h"
+
+enum { RAMP = 64, PATIENCE = 12, STUCK = 25, EVENTS = 256, HEAD = 4096, AGAIN_MS = 20 };
 
 struct conn {
 	int fd;            /* -1: to be dialled again at sent_at */
@@ -59,27 +61,11 @@ struct conn {
 static struct conn *conns;
 static long nconns = 1;
 static int ep;
-static pid_t pids[PIDS];
-static int npids;
 static struct sockaddr_in addr = {.sin_family = AF_INET};
 static bool raw, each_new, lenient;
 static char *req, *want, *login;
 static size_t req_len, want_len, greeting_len, login_len, preface_len; /* preface: greeting and login's answer */
 static uint64_t made, lost, killed, answered_first, in_time;
-
-_Noreturn static void die(const char *what, int err)
-{
-	fprintf(stderr, "b_http: %s%s%s\n", what, err ? ": " : "", err ? strerror(err) : "");
-	exit(1);
-}
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * NS + ts.tv_nsec;
-}
 
 static char *contents(const char *path, size_t *len)
 {
@@ -98,66 +84,6 @@ static char *contents(const char *path, size_t *len)
 	fclose(f);
 	*len = n;
 	return buf;
-}
-
-/* -- latencies: a histogram with 32 steps in each power of two ------------------------------------------- */
-
-enum { STEPS = 32, BUCKETS = 60 * STEPS };
-static uint64_t histogram[BUCKETS], measured;
-
-static unsigned bucket(uint64_t ns)
-{
-	unsigned top;
-
-	if (ns < STEPS)
-		return (unsigned)ns;
-	top = 63 - (unsigned)__builtin_clzll(ns);
-	return (top - 4) * STEPS + (unsigned)(ns >> (top - 5) & (STEPS - 1));
-}
-
-static double percentile(double share)
-{
-	uint64_t aim = (uint64_t)(share * (double)measured), sum = 0;
-
-	for (unsigned b = 0; b < BUCKETS; b++)
-		if ((sum += histogram[b]) > aim)
-			return b < STEPS ? b : ((b % STEPS) + STEPS + 0.5) * (double)(1ull << (b / STEPS - 1));
-	return 0;
-}
-
-/* -- the server, seen from outside ------------------------------------------------------------------------- */
-
-static double server_cpu(void)
-{
-	double sum = 0;
-
-	for (int i = 0; i < npids; i++) {
-		struct timespec ts;
-		clockid_t clock;
-
-		if (!clock_getcpuclockid(pids[i], &clock) && !clock_gettime(clock, &ts))
-			sum += (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
-	}
-	return sum;
-}
-
-static long server_status(const char *name)
-{
-	long sum = 0;
-
-	for (int i = 0; i < npids; i++) {
-		char path[64], line[256];
-		FILE *f;
-
-		snprintf(path, sizeof(path), "/proc/%d/status", (int)pids[i]);
-		f = fopen(path, "r");
-		while (f && fgets(line, sizeof(line), f))
-			if (!strncmp(line, name, strlen(name)))
-				sum += atol(line + strlen(name));
-		if (f)
-			fclose(f);
-	}
-	return sum;
 }
 
 /* -- connections ------------------------------------------------------------------------------------------- */
@@ -397,10 +323,7 @@ int main(int argc, char **argv)
 		case 'n': each_new = true; break;
 		case 'k': kills = atof(optarg); break;
 		case 'x': lenient = true; break;
-		case 's':
-			for (char *s = strtok(optarg, ","); s && npids < PIDS; s = strtok(NULL, ","))
-				pids[npids++] = (pid_t)atoi(s);
-			break;
+		case 's': servers(optarg); break;
 		default: return 2;
 		}
 	raw = req_file != NULL;
@@ -454,8 +377,7 @@ int main(int argc, char **argv)
 				continue;
 			t = last = now();
 			if (start) {
-				histogram[bucket((uint64_t)(t - c->sent_at))]++;
-				measured++;
+				answered_in(t - c->sent_at);
 				in_time += !c->within;
 				c->within = true;
 			}

@@ -32,7 +32,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { RAMP = 64, EARLY = 4, STUCK = 20, EVENTS = 256, WARM_MS = 300, NS = 1000000000 };
+#include "load.h"
+
+enum { RAMP = 64, EARLY = 4, STUCK = 20, EVENTS = 256, WARM_MS = 300 };
 enum { ECHO_SIZE = 64, SLOTS = 8, LEAST_VALUE = 40, MOST_VALUE = 1000, BUFFER = 2048 };
 
 struct conn {
@@ -49,21 +51,6 @@ struct conn {
 static struct conn *conns;
 static long nconns = 1;
 static int ep;
-static pid_t server;
-
-_Noreturn static void die(const char *what, int err)
-{
-	fprintf(stderr, "b_load: %s%s%s\n", what, err ? ": " : "", err ? strerror(err) : "");
-	exit(1);
-}
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * NS + ts.tv_nsec;
-}
 
 /* -- requests and the answers that are due: functions of the connection's number and the request's -------- */
 
@@ -147,70 +134,6 @@ static size_t memcached_answer(long c, uint64_t n, char *to)
 
 static size_t (*make_request)(long, uint64_t, char *) = echo_request;
 static size_t (*make_answer)(long, uint64_t, char *) = echo_answer;
-
-/* -- latencies: a histogram with 32 steps in each power of two ------------------------------------------- */
-
-enum { STEPS = 32, BUCKETS = 60 * STEPS };
-static uint64_t histogram[BUCKETS];
-static uint64_t measured;
-
-static unsigned bucket(uint64_t ns)
-{
-	unsigned top;
-
-	if (ns < STEPS)
-		return (unsigned)ns;
-	top = 63 - (unsigned)__builtin_clzll(ns);
-	return (top - 4) * STEPS + (unsigned)(ns >> (top - 5) & (STEPS - 1));
-}
-
-/* The middle of a bucket. */
-static double bucket_ns(unsigned b)
-{
-	if (b < STEPS)
-		return b;
-	return ((b % STEPS) + STEPS + 0.5) * (double)(1ull << (b / STEPS - 1));
-}
-
-static double percentile(double share)
-{
-	uint64_t want = (uint64_t)(share * (double)measured), sum = 0;
-
-	for (unsigned b = 0; b < BUCKETS; b++)
-		if ((sum += histogram[b]) > want)
-			return bucket_ns(b);
-	return 0;
-}
-
-/* -- the server, seen from outside ------------------------------------------------------------------------- */
-
-static double server_cpu(void)
-{
-	struct timespec ts;
-	clockid_t clock;
-
-	if (!server)
-		return 0;
-	if (clock_getcpuclockid(server, &clock) || clock_gettime(clock, &ts))
-		die("the server is gone", 0);
-	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
-}
-
-static long server_status(const char *name)
-{
-	char path[64], line[256];
-	long value = 0;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)server);
-	f = server ? fopen(path, "r") : NULL;
-	while (f && fgets(line, sizeof(line), f))
-		if (!strncmp(line, name, strlen(name)))
-			value = atol(line + strlen(name));
-	if (f)
-		fclose(f);
-	return value;
-}
 
 /* -- connections ------------------------------------------------------------------------------------------- */
 
@@ -339,8 +262,7 @@ static double loop(double seconds, double *cpu)
 				continue;
 			t = last = now();
 			if (start) {
-				histogram[bucket((uint64_t)(t - c->sent_at))]++;
-				measured++;
+				answered_in(t - c->sent_at);
 			}
 			late -= c->seen == EARLY;
 			request(c);
@@ -372,7 +294,7 @@ int main(int argc, char **argv)
 		case 'p': addr.sin_port = htons((uint16_t)atoi(optarg)); break;
 		case 'c': nconns = atol(optarg); break;
 		case 'd': seconds = atof(optarg); break;
-		case 's': server = (pid_t)atoi(optarg); break;
+		case 's': servers(optarg); break;
 		case 'm':
 			if (!strcmp(optarg, "memcached")) {
 				make_request = memcached_request;

@@ -78,11 +78,15 @@ def exchange(r, port, request, answer, greeting=0, login=b"", login_answer=0):
     return args + (["-l", r.write("login", login), "-L", login_answer] if login else [])
 
 
-def load(r, up, connections, seconds, *more, label="load"):
-    """One run of the client, native.  Figures."""
+def ask(r, up, connections, seconds, *more, label="load"):
+    """Start the client, native."""
     exe = os.path.join(r.build, "tests", "b_http")
-    argv = [exe, *up.args, "-c", connections, "-d", seconds, "-s", ",".join(map(str, up.pids()[:60])), *more]
-    p = r.start(*argv, native=True, label=f"{label}-{connections}")
+    return r.start(exe, *up.args, "-c", connections, "-d", seconds, *more, native=True, label=f"{label}-{connections}")
+
+
+def load(r, up, connections, seconds, *more, label="load"):
+    """One run of the client.  Figures."""
+    p = ask(r, up, connections, seconds, "-s", ",".join(map(str, up.pids()[:60])), *more, label=label)
     rc = p.wait(seconds + 60)
     if rc != 0:
         if up.proc.poll() is not None:
@@ -110,8 +114,7 @@ def serve(server, r, seconds, figures):
         figures["churn"] = load(r, up, 32, min(seconds, 5), "-n", "-x", label="churn")
         said.append("churn: survived")
     if server.reload:
-        exe = os.path.join(r.build, "tests", "b_http")
-        p = r.start(exe, *up.args, "-c", 32, "-d", 3, "-x", native=True, label="reload")
+        p = ask(r, up, 32, 3, "-x", label="reload")
         for _ in range(3):
             time.sleep(0.7)
             os.kill(up.proc.pid, server.reload)
@@ -125,8 +128,7 @@ def serve(server, r, seconds, figures):
     else:
         said.append("still: answers")
     if server.own_load is None:
-        exe = os.path.join(r.build, "tests", "b_http")
-        r.start(exe, *up.args, "-c", 16, "-d", 30, "-x", native=True, label="under-stop")
+        ask(r, up, 16, 30, "-x", label="under-stop")
         time.sleep(0.5)
     rc = up.proc.stop(server.stop, timeout=30)
     said.append(f"stop: {say_status(rc)}")
@@ -145,8 +147,7 @@ def serve(server, r, seconds, figures):
             p.wait()
     if server.files:
         up = server.start(r, limit=server.files)
-        exe = os.path.join(r.build, "tests", "b_http")
-        few = r.start(exe, *up.args, "-c", server.files * 2, "-d", 3, "-x", native=True, label="files")
+        few = ask(r, up, server.files * 2, 3, "-x", label="files")
         time.sleep(6)
         if few.poll() is None:
             os.kill(few.pid, signal.SIGKILL)
@@ -155,7 +156,7 @@ def serve(server, r, seconds, figures):
             raise Fail(f"out of descriptors: {say_status(up.proc.poll())}{r.last_words(up.proc)}")
         end = time.monotonic() + 20
         while True: # it may sleep for a while after EMFILE
-            p = r.start(exe, *up.args, "-c", 8, "-d", 1, "-x", native=True, label="files-after")
+            p = ask(r, up, 8, 1, "-x", label="files-after")
             if p.wait(60) == 0:
                 break
             if time.monotonic() > end:

@@ -80,15 +80,8 @@ static void one(uint64_t *rnd)
 	}
 	switch (how) {
 	case 0:
-		pid = fork();
-		if (pid == 0) {
-			dup2(fd[1], 1);
-			execv(argv[0], argv);
-			_exit(111);
-		}
-		break;
 	case 1:
-		pid = vfork();
+		pid = how ? vfork() : fork();
 		if (pid == 0) {
 			dup2(fd[1], 1);
 			execv(argv[0], argv);

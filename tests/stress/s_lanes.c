@@ -2,33 +2,26 @@
 /*
  * s_lanes SEED SECONDS: streams whose every byte is known, by all ways to read and write, between threads that come and go.
  *
- * A lane is a pair of threads with a pipe, a socket pair, a TCP connection or a datagram socket between them; the sender writes
+ * A lane is a pair of threads with a pipe, a socket pair, a TCP connection between them; the sender writes
  * in random pieces by write, writev, send, sendmsg, the receiver takes them by read, readv, recv with and without MSG_WAITALL, poll,
  * select or epoll before; sockets non-blocking at times, with time-outs, with signals.  After a random number of bytes the lane is
  * closed and built anew.  Where there are not enough descriptors or threads, a lane waits and tries again.  A failure is one line; the
  * last line is "ok".
  */
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "stress.h"
 
 enum { LANES = 16, MOST = 60000 };
 
-static _Atomic int stop, failures;
 static _Atomic long bytes, lives;
 
 struct end {
@@ -44,12 +37,6 @@ static void bad(const char *what, long got, long want)
 		printf("s_lanes: %s: %ld, not %ld (errno %d)\n", what, got, want, errno);
 }
 
-static uint32_t rnd(uint64_t *s)
-{
-	*s = *s * 6364136223846793005u + 1442695040888963407u;
-	return (uint32_t)(*s >> 33);
-}
-
 static unsigned char byte(uint64_t key, long at)
 {
 	return (unsigned char)((key + (uint64_t)at * 0x9e3779b97f4a7c15u) >> 29);
@@ -62,7 +49,7 @@ static void *sender(void *arg)
 	long at = 0;
 
 	while (at < e->total) {
-		long n = 1 + rnd(&e->rnd) % (rnd(&e->rnd) % 8 ? 400 : (long)sizeof buf - 1);
+		long n = 1 + (long)(mix(&e->rnd) % (mix(&e->rnd) % 8 ? 400 : sizeof buf - 1));
 		ssize_t r;
 
 		if (n > e->total - at)
@@ -72,11 +59,11 @@ static void *sender(void *arg)
 		struct iovec v[2] = {{buf, (size_t)(n / 3)}, {buf + n / 3, (size_t)(n - n / 3)}};
 		struct msghdr h = {.msg_iov = v, .msg_iovlen = 2};
 
-		switch (rnd(&e->rnd) % 4) {
+		switch (mix(&e->rnd) % 4) {
 		case 0: r = write(e->fd, buf, (size_t)n); break;
 		case 1: r = writev(e->fd, v, 2); break;
 		case 2: r = send(e->fd, buf, (size_t)n, MSG_NOSIGNAL); break;
-		default: r = sendmsg(e->fd, &h, MSG_NOSIGNAL | (rnd(&e->rnd) % 4 ? 0 : MSG_DONTWAIT)); break;
+		default: r = sendmsg(e->fd, &h, MSG_NOSIGNAL | (mix(&e->rnd) % 4 ? 0 : MSG_DONTWAIT)); break;
 		}
 		if (r < 0 && errno == ENOTSOCK)
 			r = write(e->fd, buf, (size_t)n);
@@ -91,8 +78,8 @@ static void *sender(void *arg)
 			break;
 		}
 		at += r;
-		if (rnd(&e->rnd) % 16 == 0)
-			usleep(rnd(&e->rnd) % 300);
+		if (mix(&e->rnd) % 16 == 0)
+			usleep((useconds_t)(mix(&e->rnd) % 300));
 	}
 	close(e->fd);
 	return NULL;
@@ -105,9 +92,9 @@ static void ready(struct end *e)
 	fd_set set;
 	int ep;
 
-	switch (rnd(&e->rnd) % 4) {
+	switch (mix(&e->rnd) % 4) {
 	case 0:
-		while (poll(&p, 1, rnd(&e->rnd) % 3 ? -1 : 2) <= 0)
+		while (poll(&p, 1, mix(&e->rnd) % 3 ? -1 : 2) <= 0)
 			;
 		break;
 	case 1:
@@ -124,7 +111,7 @@ static void ready(struct end *e)
 			return;
 		if (epoll_ctl(ep, EPOLL_CTL_ADD, e->fd, &ev))
 			bad("epoll_ctl", -1, 0);
-		while (epoll_wait(ep, &got, 1, rnd(&e->rnd) % 3 ? -1 : 1) == 0)
+		while (epoll_wait(ep, &got, 1, mix(&e->rnd) % 3 ? -1 : 1) == 0)
 			;
 		close(ep);
 		break;
@@ -138,13 +125,13 @@ static void *receiver(void *arg)
 	long at = 0;
 
 	for (;;) {
-		size_t n = 1 + rnd(&e->rnd) % (rnd(&e->rnd) % 8 ? 300 : sizeof buf - 1);
+		size_t n = 1 + mix(&e->rnd) % (mix(&e->rnd) % 8 ? 300 : sizeof buf - 1);
 		struct iovec v[2] = {{buf, n / 2}, {buf + n / 2, n - n / 2}};
 		ssize_t r;
 
-		if (rnd(&e->rnd) % 4 == 0)
+		if (mix(&e->rnd) % 4 == 0)
 			ready(e);
-		switch (rnd(&e->rnd) % 5) {
+		switch (mix(&e->rnd) % 5) {
 		case 0: r = read(e->fd, buf, n); break;
 		case 1: r = readv(e->fd, v, 2); break;
 		case 2: r = recv(e->fd, buf, n, 0); break;
@@ -219,19 +206,19 @@ static void *lane(void *arg)
 		pthread_t t;
 		int fd[2];
 
-		if (!build((int)(rnd(&s) % 3), fd)) {
+		if (!build((int)(mix(&s) % 3), fd)) {
 			usleep(1000);
 			continue;
 		}
-		out = (struct end){.fd = fd[0], .rnd = s * 7 + 1, .key = s, .total = 1 + rnd(&s) % MOST};
+		out = (struct end){.fd = fd[0], .rnd = s * 7 + 1, .key = s, .total = 1 + (long)(mix(&s) % MOST)};
 		in = (struct end){.fd = fd[1], .rnd = s * 11 + 5, .key = out.key, .total = out.total};
-		if (rnd(&s) % 4 == 0)
+		if (mix(&s) % 4 == 0)
 			fcntl(fd[0], F_SETFL, O_NONBLOCK);
-		if (rnd(&s) % 4 == 0)
+		if (mix(&s) % 4 == 0)
 			fcntl(fd[1], F_SETFL, O_NONBLOCK);
-		if (rnd(&s) % 4 == 0)
+		if (mix(&s) % 4 == 0)
 			setsockopt(fd[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
-		if (pthread_create(&t, NULL, sender, &out)) {
+		if (create(&t, NULL, sender, &out)) {
 			close(fd[0]);
 			close(fd[1]);
 			usleep(1000);
@@ -247,21 +234,19 @@ static void *lane(void *arg)
 int main(int argc, char **argv)
 {
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-	int seconds = argc > 2 ? atoi(argv[2]) : 3, n = 0;
+	double seconds = argc > 2 ? atof(argv[2]) : 3;
 	pthread_t t[LANES];
-	time_t end = time(NULL) + seconds;
+	int n = 0;
 
 	for (; n < LANES; n++)
-		while (pthread_create(&t[n], NULL, lane, (void *)(uintptr_t)(seed * 1000003 + (uint64_t)n)))
-			usleep(1000);
-	while (time(NULL) < end)
-		usleep(50000);
+		if (create(&t[n], NULL, lane, (void *)(uintptr_t)(seed * 1000003 + (uint64_t)n)))
+			return 2;
+	sleep_for(seconds);
 	stop = 1;
 	while (n > 0)
 		pthread_join(t[--n], NULL);
 	if (bytes == 0)
 		bad("bytes", 0, 1);
 	fprintf(stderr, "%ld bytes in %ld lives\n", (long)bytes, (long)lives);
-	puts(failures ? "FAILED" : "ok");
-	return failures != 0;
+	return verdict();
 }

@@ -6,22 +6,16 @@
  * whether a handler gets them or sigtimedwait; on the target's own thread, with the errno of the interrupted code kept. Meanwhile
  * ordinary signals hit the process, and are only allowed to arrive at somebody.  A failure is one line; the last line is "ok".
  */
-#include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "stress.h"
 
 enum { TARGETS = 12, AHEAD = 40 };
 
-static _Atomic int stop, failures, usr1;
+static _Atomic int usr1;
 static pthread_mutex_t m = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 static sem_t sem;
@@ -40,12 +34,6 @@ static void bad(const char *what, long got, long want)
 {
 	if (failures++ < 20)
 		printf("s_rtsig: %s: %ld, not %ld\n", what, got, want);
-}
-
-static uint32_t rnd(uint64_t *s)
-{
-	*s = *s * 6364136223846793005u + 1442695040888963407u;
-	return (uint32_t)(*s >> 33);
 }
 
 static void took(const siginfo_t *si)
@@ -76,17 +64,6 @@ static void on_usr1(int sig)
 	usr1++;
 }
 
-static struct timespec in(clockid_t c, long ns)
-{
-	struct timespec ts;
-
-	clock_gettime(c, &ts);
-	ts.tv_nsec += ns;
-	ts.tv_sec += ts.tv_nsec / 1000000000;
-	ts.tv_nsec %= 1000000000;
-	return ts;
-}
-
 static void step(struct target *t)
 {
 	struct timespec ts;
@@ -97,17 +74,17 @@ static void step(struct target *t)
 	sigemptyset(&set);
 	sigaddset(&set, SIGRTMIN + 1);
 	errno = 1234;
-	switch (rnd(&t->rnd) % 10) {
+	switch (mix(&t->rnd) % 10) {
 	case 0:
-		ts = (struct timespec){0, rnd(&t->rnd) % 300000};
+		ts = (struct timespec){0, (long)(mix(&t->rnd) % 300000)};
 		nanosleep(&ts, NULL);
 		break;
 	case 1:
-		ts = in(CLOCK_REALTIME, rnd(&t->rnd) % 500000);
+		ts = in_us(CLOCK_REALTIME, (long)(mix(&t->rnd) % 500));
 		sem_timedwait(&sem, &ts);
 		break;
 	case 2:
-		ts = in(CLOCK_REALTIME, rnd(&t->rnd) % 500000);
+		ts = in_us(CLOCK_REALTIME, (long)(mix(&t->rnd) % 500));
 		pthread_mutex_lock(&m);
 		pthread_cond_timedwait(&cond, &m, &ts);
 		pthread_mutex_unlock(&m);
@@ -130,7 +107,7 @@ static void step(struct target *t)
 		break;
 	case 5: /* blocked for a while, with errors kept */
 		pthread_sigmask(SIG_BLOCK, &set, &old);
-		for (int i = rnd(&t->rnd) % 4; i > 0; i--)
+		for (int i = (int)(mix(&t->rnd) % 4); i > 0; i--)
 			sched_yield();
 		errno = 77;
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -139,10 +116,10 @@ static void step(struct target *t)
 		break;
 	case 6: /* taken by hand */
 		pthread_sigmask(SIG_BLOCK, &set, &old);
-		ts = (struct timespec){0, rnd(&t->rnd) % 200000};
+		ts = (struct timespec){0, (long)(mix(&t->rnd) % 200000)};
 		while (sigtimedwait(&set, &si, &ts) == SIGRTMIN + 1) {
 			took(&si);
-			if (rnd(&t->rnd) % 3 == 0)
+			if (mix(&t->rnd) % 3 == 0)
 				break;
 		}
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -161,7 +138,7 @@ static void step(struct target *t)
 			bad("errno in the middle of computing", errno, 1234);
 		break;
 	case 9:
-		free(malloc(rnd(&t->rnd) % 3000));
+		free(malloc(mix(&t->rnd) % 3000));
 		break;
 	}
 }
@@ -211,8 +188,7 @@ int main(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_sigaction = on_rt, .sa_flags = SA_SIGINFO};
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-	int seconds = argc > 2 ? atoi(argv[2]) : 3;
-	struct timespec end = in(CLOCK_MONOTONIC, 0), now;
+	double seconds = argc > 2 ? atof(argv[2]) : 3;
 	sigset_t block;
 	long total = 0;
 
@@ -227,21 +203,18 @@ int main(int argc, char **argv)
 		struct target *t = &targets[i];
 
 		t->rnd = seed * 2654435761u + (uint64_t)i;
-		if (socketpair(AF_UNIX, SOCK_STREAM, 0, t->fd) || pthread_create(&t->thread, NULL, target, t)) {
+		if (socketpair(AF_UNIX, SOCK_STREAM, 0, t->fd) || create(&t->thread, NULL, target, t)) {
 			perror("s_rtsig");
 			return 1;
 		}
 	}
 	pthread_sigmask(SIG_BLOCK, &block, NULL);
 	for (int i = 0; i < TARGETS; i++)
-		if (pthread_create(&targets[i].sender, NULL, sender, &targets[i])) {
+		if (create(&targets[i].sender, NULL, sender, &targets[i])) {
 			perror("s_rtsig");
 			return 1;
 		}
-	do {
-		usleep(20000);
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (now.tv_sec - end.tv_sec < seconds);
+	sleep_for(seconds);
 	stop = 1;
 	for (int i = 0; i < TARGETS; i++) {
 		struct target *t = &targets[i];
@@ -255,6 +228,5 @@ int main(int argc, char **argv)
 	if (total == 0 || usr1 == 0)
 		bad("anything", total, 1);
 	fprintf(stderr, "%ld signals\n", total);
-	puts(failures ? "FAILED" : "ok");
-	return failures != 0;
+	return verdict();
 }

@@ -3,15 +3,11 @@
  * s_start SEED SECONDS: processes that are interrupted by a signal in the moment in which they make their first thread, and end soon
  * after.  They must end by themselves.  A failure is one line; the last line is "ok".
  */
-#include <pthread.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/time.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "stress.h"
 
 static volatile sig_atomic_t over;
 
@@ -37,7 +33,7 @@ static void child(unsigned r)
 	sigaction(SIGALRM, &sa, NULL);
 	setitimer(ITIMER_REAL, &it, NULL);
 	while (!over)
-		if (pthread_create(&t, NULL, nothing, NULL) || pthread_join(t, NULL))
+		if (create(&t, NULL, nothing, NULL) || pthread_join(t, NULL))
 			_exit(3);
 	exit(0);
 }
@@ -46,7 +42,7 @@ int main(int argc, char **argv)
 {
 	uint64_t s = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	time_t end = time(NULL) + (argc > 2 ? atoi(argv[2]) : 3);
-	int failures = 0, n = 0;
+	int n = 0;
 
 	while (time(NULL) < end) {
 		pid_t pid;
@@ -65,6 +61,5 @@ int main(int argc, char **argv)
 		n++;
 	}
 	fprintf(stderr, "%d processes\n", n);
-	puts(failures ? "FAILED" : "ok");
-	return failures != 0;
+	return verdict();
 }

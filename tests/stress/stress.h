@@ -9,7 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static _Atomic int stop, failures;
+__attribute__((unused)) static _Atomic int stop;
+static _Atomic int failures;
 
 __attribute__((unused)) static void fail(const char *what)
 {
